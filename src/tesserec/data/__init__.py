@@ -1,0 +1,1 @@
+"""From raw logs to a prepared data set and its splits."""

@@ -1,0 +1,1 @@
+"""Full ranking, metrics, reports with a protocol card, and the tokenizer tear-sheet."""

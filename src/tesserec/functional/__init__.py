@@ -1,0 +1,1 @@
+"""Pure functions: residual quantisation, the constraint index, beam search, losses, metrics."""
