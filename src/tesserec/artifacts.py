@@ -128,8 +128,8 @@ def read_manifest(folder: PathLike, *, kind: str | None = None) -> Manifest:
         raise ArtifactError(f"{path} cannot be read ({error}). Build the artefact again.") from None
     if manifest.format_version > FORMAT_VERSION:
         raise ArtifactError(
-            f"{folder} was written in format {manifest.format_version}; this version of tesserec reads up to {FORMAT_VERSION}. "
-            f"Update tesserec (it was written by {manifest.library_version})."
+            f"{folder} was written in format {manifest.format_version}; this version of tesserec reads up to "
+            f"{FORMAT_VERSION}. Update tesserec (it was written by {manifest.library_version})."
         )
     if kind is not None and manifest.kind != kind:
         raise ArtifactError(f"{folder} is an artefact of kind {manifest.kind!r}, but {kind!r} is needed here.")

@@ -94,9 +94,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 
 
 def _convert_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
-    if value is None or value == "none":
-        if types.NoneType in choices:
-            return None
+    if (value is None or value == "none") and types.NoneType in choices:
+        return None
     for choice in choices:
         if choice is types.NoneType:
             continue

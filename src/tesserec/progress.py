@@ -1,4 +1,7 @@
-"""Progress of long work, said to whoever listens: the command line draws bars, a library user hears nothing by default."""
+"""Progress of long work, said to whoever listens.
+
+The command line draws bars; a library user hears nothing by default.
+"""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager

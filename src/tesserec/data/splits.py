@@ -50,7 +50,8 @@ class Split:
 def leave_one_out(dataset: Dataset) -> Split:
     """Of each user the last item tests, the one before validates, the rest trains.
 
-    Users with fewer than three events are trained on and not evaluated. Ties in time were resolved when the data was prepared.
+    Users with fewer than three events are trained on and not evaluated. Ties in time were resolved when the data was
+    prepared.
 
     Raises:
         DataError: no user has three events.

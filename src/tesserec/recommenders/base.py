@@ -52,7 +52,7 @@ class Ranks:
     found: BoolArray  # (M,) False: unranked, because no beam reached it or it was no candidate; counts as a miss
     ahead: IntArray  # (M,) items scored above the target
     tied: IntArray  # (M,) items with the target's score, itself included; for generative models, the items of its ID
-    id_rank: IntArray  # (M,) 1-based place of the target's semantic ID (of its score, for models without IDs): the papers' way
+    id_rank: IntArray  # (M,) place, from 1, of the target's semantic ID (without IDs: of its score): the papers' way
     exact: BoolArray | None = None  # (M,) for beams: True where the beam's list is proven equal to exact ranking
 
 
@@ -190,6 +190,11 @@ class Recommender(ABC):
     def _recommend(self, histories: Sequences, k: int, candidates: Candidates) -> Recommendations:
         """As `recommend`, on at most BLOCK histories of item rows; what it says of an empty history is ignored."""
 
+    @property
+    def ranking(self) -> str:
+        """How `rank` finds the places, in words for the protocol card."""
+        return "exact, every item scored"
+
     @abstractmethod
     def rank(self, cases: Cases, *, exclude_seen: bool = False, progress: Progress = SILENT) -> Ranks:
         """Rank every case's target against the whole catalogue (less the history, if `exclude_seen`)."""
@@ -211,7 +216,8 @@ class Recommender(ABC):
         if isinstance(items, np.ndarray):
             if items.dtype != np.bool_ or items.shape[-1] != n_items or items.ndim > 2:
                 raise DataError(
-                    f"{name} is an array {items.dtype}{items.shape}. Give a mask of bool ({n_items},) or (M, {n_items})."
+                    f"{name} is an array {items.dtype}{items.shape}. "
+                    f"Give a mask of bool ({n_items},) or (M, {n_items})."
                 )
             return items
         mask = np.zeros(n_items, dtype=np.bool_)
@@ -220,16 +226,27 @@ class Recommender(ABC):
 
     # -- saving ----------------------------------------------------------------------------------------------------
 
+    @property
+    def full_config(self) -> dict[str, Any]:
+        """The method and all its settings, as manifests and protocol cards record them."""
+        return {"method": self.method, "recommender": to_dict(self.config), **self._extra_config()}
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Fingerprints of what the recommender was made from."""
+        catalogue = self.fitted_catalogue.fingerprint
+        return {"dataset": self.dataset_fingerprint, "catalogue": catalogue, **self._extra_sources()}
+
     def save(self, folder: PathLike) -> None:
         """Write as an artefact of kind `recommender`."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         catalogue = self.fitted_catalogue
-        config = {"method": self.method, "recommender": to_dict(self.config), **self._extra_config()}
-        sources = {"dataset": self.dataset_fingerprint, "catalogue": catalogue.fingerprint, **self._extra_sources()}
         sizes = {"items": len(catalogue), "parameters": self.n_parameters}
-        with write_artifact(folder, kind="recommender", config=config, sizes=sizes, sources=sources) as staging:
+        with write_artifact(
+            folder, kind="recommender", config=self.full_config, sizes=sizes, sources=self.sources
+        ) as staging:
             items = pa.table({"item_id": list(catalogue.item_ids), "train_count": self.train_counts})
             pq.write_table(items, staging / "items.parquet")
             self._write(staging)
@@ -247,7 +264,8 @@ class Recommender(ABC):
         manifest = read_manifest(path, kind="recommender")
         if manifest.config["method"] != cls.method:
             raise ArtifactError(
-                f"{path} holds a {manifest.config['method']} recommender, not a {cls.method}. Load it with load_recommender."
+                f"{path} holds a {manifest.config['method']} recommender, not a {cls.method}. "
+                "Load it with load_recommender."
             )
         recommender = cls._from_manifest(path, manifest.config)
         try:
@@ -255,8 +273,8 @@ class Recommender(ABC):
             recommender.catalogue = Catalogue(items["item_id"].to_pylist())
             recommender.train_counts = items["train_count"].to_numpy()
             recommender.dataset_fingerprint = manifest.sources["dataset"]
-            require_same("items.parquet", recommender.catalogue.fingerprint, "the manifest", manifest.sources["catalogue"],
-                         remedy="Train the recommender again.")  # fmt: skip
+            found, expected = recommender.catalogue.fingerprint, manifest.sources["catalogue"]
+            require_same("items.parquet", found, "the manifest", expected, remedy="Train the recommender again.")
             recommender._read(path)
         except (OSError, ValueError, KeyError) as error:
             raise ArtifactError(f"{path} is damaged: {error}. Train the recommender again.") from None

@@ -27,7 +27,8 @@ class Embeddings:
         if self.vectors.ndim != expected or len(self.vectors) != len(self.catalogue):
             raise DataError(
                 f"Embeddings of shape {self.vectors.shape} do not fit {len(self.catalogue)} items"
-                f"{f' with {len(self.attributes)} attributes' if self.attributes else ''}. Give one row per item, in catalogue order."
+                f"{f' with {len(self.attributes)} attributes' if self.attributes else ''}. "
+                "Give one row per item, in catalogue order."
             )
         if not np.isfinite(self.vectors).all():
             rows = np.flatnonzero(~np.isfinite(self.vectors).reshape(len(self.vectors), -1).all(axis=1))

@@ -24,9 +24,7 @@ class SemanticIds:
     catalogue: Catalogue
     codes: IntArray  # (N, L) int64, codes[:, l] in [0, codebook_sizes[l])
     codebook_sizes: tuple[int, ...]  # L sizes, a disambiguation level included
-    collision_policy: str = (
-        "share"  # "share": colliding items keep one ID; "extra-level": a last level tells them apart
-    )
+    collision_policy: str = "share"  # colliding items keep one ID; or "extra-level": a last level tells them apart
     codebooks: tuple[FloatArray, ...] = ()  # L tables (K_l, D_l) where the method has vectors for its codes
     config: dict[str, Any] = field(default_factory=dict)  # of the tokenizer that made them
 
@@ -37,8 +35,8 @@ class SemanticIds:
             or self.codes.shape[1] != len(self.codebook_sizes)
         ):
             raise DataError(
-                f"Codes of shape {self.codes.shape} do not fit {len(self.catalogue)} items and {len(self.codebook_sizes)} levels. "
-                "Give one row per item and one column per level."
+                f"Codes of shape {self.codes.shape} do not fit {len(self.catalogue)} items and "
+                f"{len(self.codebook_sizes)} levels. Give one row per item and one column per level."
             )
         for level, size in enumerate(self.codebook_sizes):
             low, high = int(self.codes[:, level].min()), int(self.codes[:, level].max())

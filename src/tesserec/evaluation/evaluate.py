@@ -1,0 +1,121 @@
+"""Full-ranking evaluation: every target against the whole catalogue, with the card that says how."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from tesserec import environment
+from tesserec.artifacts import require_same
+from tesserec.config import choose
+from tesserec.data.splits import Cases, Split
+from tesserec.errors import ConfigError, DataError
+from tesserec.evaluation.report import Report
+from tesserec.progress import SILENT, Progress
+from tesserec.recommenders.base import Recommender
+
+CUTOFFS = (1, 5, 10, 20, 50)
+TIE_RULE = "tied items and items of one semantic ID share their places: expectation over all orders"
+
+
+def evaluate(
+    recommender: Recommender,
+    split: Split,
+    *,
+    part: str = "test",
+    exclude_seen: bool = False,
+    cutoffs: Sequence[int] = CUTOFFS,
+    progress: Progress = SILENT,
+) -> Report:
+    """Rank the target of every case of a part against the whole catalogue.
+
+    Args:
+        recommender: fitted on the training part of this very data set.
+        part: `test` or `validation`.
+        exclude_seen: items of the history are no candidates. A target that the user had taken before then counts as
+            a miss; the report says how many there are.
+        cutoffs: the K of the metrics.
+
+    Raises:
+        ConfigError: `part` or `cutoffs` is not one of the above.
+        ArtifactError: the recommender was fitted on other data.
+        DataError: the part has no cases.
+    """
+    cases: Cases = choose(part, {"test": split.test, "validation": split.validation}, what="part")
+    if not cutoffs or min(cutoffs) < 1:
+        raise ConfigError(f"cutoffs is {list(cutoffs)}. Give one whole number or more, each at least 1.")
+    if not len(cases):
+        raise DataError(f"The {part} part of the split {split.name} has no cases. Choose another split or part.")
+    dataset = split.dataset
+    require_same("The recommender", recommender.dataset_fingerprint, "the data set", dataset.fingerprint,
+                 remedy="Give the data set that it was trained on, or train on this one.")  # fmt: skip
+    started = time.perf_counter()
+    ranks = recommender.rank(cases, exclude_seen=exclude_seen, progress=progress)
+    seconds = time.perf_counter() - started
+    item_ids, user_ids = np.array(dataset.catalogue.item_ids), np.array(dataset.user_ids)
+    about_cases = {
+        "user_id": user_ids[cases.users],
+        "target_id": item_ids[cases.targets],
+        "history_length": cases.histories.lengths,
+        "target_count": split.train_counts[cases.targets],
+    }
+    card = protocol_card(recommender, split, part, cases, exclude_seen, cutoffs, seconds)
+    return Report(card, about_cases, ranks)
+
+
+def protocol_card(
+    recommender: Recommender,
+    split: Split,
+    part: str,
+    cases: Cases,
+    exclude_seen: bool,
+    cutoffs: Sequence[int],
+    seconds: float,
+) -> dict[str, Any]:
+    """Everything one must know to read a number, written by the machine that made it.
+
+    `protocol` must be equal for two reports to be compared, `model` is what was evaluated, `made` is where and when.
+    """
+    dataset = split.dataset
+    sizes = {"users": len(dataset.user_ids), "items": split.n_items, "interactions": dataset.n_interactions}
+    masking = "less the user's own history" if exclude_seen else "nothing masked"
+    config = recommender.full_config
+    training = config.get("training") or {}
+    return {
+        "protocol": {
+            "dataset": dataset.fingerprint,
+            "dataset_sizes": sizes,
+            "split": split.name,
+            "part": part,
+            "cases": len(cases),
+            "candidates": f"all {split.n_items} items, {masking}",
+            "seen_targets": seen_targets(cases),
+            "cutoffs": list(cutoffs),
+            "metric_level": "items; id_ metrics: semantic IDs",
+            "tie_rule": TIE_RULE,
+        },
+        "model": {
+            "config": config,
+            "parameters": recommender.n_parameters,
+            "sources": recommender.sources,
+            "ranking": recommender.ranking,
+            "selected_by": f"validation {training['metric']}" if training else "nothing was selected",
+            "seed": training.get("seed"),
+        },
+        "made": {
+            "library": environment.library(),
+            "versions": environment.installed("numpy", "torch", "faiss-cpu"),
+            "hardware": environment.hardware(),
+            "ranking_seconds": round(seconds, 3),
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    }
+
+
+def seen_targets(cases: Cases) -> int:
+    """How many cases ask for an item that is in their own history."""
+    rows, index = cases.histories.positions()
+    seen = cases.histories.values[index] == cases.targets[rows]
+    return len(np.unique(rows[seen]))
