@@ -1,0 +1,21 @@
+"""What all tests share: where the real data is, and Hypothesis without deadlines (a busy machine is no failure)."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of the public research data sets; skips, saying so, where it is absent."""
+    folder = Path(os.environ.get("TESSEREC_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no research data at {folder}; set TESSEREC_DATA to their folder")
+    return folder
