@@ -1,0 +1,204 @@
+"""Beam search inside the catalogue: the best semantic IDs of many users at once, and the items that they name.
+
+A beam is not a copy of its user. The hypotheses of one user are query positions of one row, so that a model computes
+what it knows of the user once, and is told from which hypothesis of the previous level each one came, so that step-major
+caches are looked up instead of reordered. Scores are unconditional: sums of log-probabilities over *all* codes of each
+level, as in Hugging Face's beam search with a prefix constraint. Every row knows whether its list is proven to be that
+of exact ranking: scores only fall along a path, so nothing that was dropped can come back.
+
+Sources: constrained decoding on flat tries, STATIC (arXiv 2602.22647); beams over one shared context, xGR (arXiv
+2512.11529). **Differences**: no padding to the widest node, hypotheses that do not exist are marked and never
+returned, ties go to the ID that comes first in the order of codes whatever else is in the batch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tesserec.errors import ConfigError
+from tesserec.functional.trie import ConstraintIndex, Restriction
+
+Step = Callable[[int, Tensor | None, Tensor | None], Tensor]
+"""One decoding step of a model: step(level, parents, codes) -> log-probabilities.
+
+At level 0 there is one hypothesis per user (W = 1) and `parents` and `codes` are None. Above, hypothesis w of user b
+continues hypothesis parents[b, w] of the previous level with the code codes[b, w] of that level; both are (B, W) int64,
+and W may differ from level to level. Positions that hold no hypothesis have parent 0 and code 0; what the model says of
+them is ignored. The answer is (B, W, codebook_sizes[level]): floats <= 0, log-softmax before any masking, over whatever
+the model was trained to normalise over.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class BeamResult:
+    """The best IDs of B users, best first; W is at most the beam width, and less where the trie is narrower."""
+
+    codes: Tensor  # (B, W, L) int64; 0 where not valid
+    leaves: Tensor  # (B, W) int64 leaf of the index; 0 where not valid
+    scores: Tensor  # (B, W) float32 log-probability of the whole ID; -inf where not valid
+    exact: Tensor  # (B,) bool: the first `certify` IDs are proven to be those of exact ranking, in its order
+
+    @property
+    def valid(self) -> Tensor:
+        """(B, W) bool; in each row the valid ones come first. IDs of probability 0 are never valid."""
+        return self.scores > -torch.inf
+
+
+@torch.inference_mode()
+def beam_search(
+    step: Step,
+    index: ConstraintIndex,
+    *,
+    beam_width: int,
+    certify: int | None = None,
+    restriction: Restriction | None = None,
+) -> BeamResult:
+    """The most likely IDs of the catalogue for each user.
+
+    Args:
+        step: the model, see `Step`.
+        index: on the model's device.
+        beam_width: hypotheses kept per user and level, >= 1. As wide as the index has leaves, the result is exact.
+        certify: how many of the first IDs `exact` speaks of; by default all of them (`beam_width`).
+        restriction: over B rows; None: the whole catalogue is open to everyone.
+
+    Raises:
+        ConfigError: `beam_width` < 1, or the model's answer has another shape than the index asks for.
+    """
+    if beam_width < 1:
+        raise ConfigError(f"beam_width is {beam_width}. Keep 1 hypothesis or more.")
+    log_probs = step(0, None, None)  # (B, 1, K_0)
+    n_users, device = len(log_probs), index.device
+    nodes = torch.zeros(n_users, 1, dtype=torch.int64, device=device)
+    parents, codes = nodes, nodes
+    scores = torch.zeros(n_users, 1, device=device)
+    paths = torch.zeros(n_users, 1, 0, dtype=torch.int64, device=device)
+    best_dropped = torch.full((n_users,), -torch.inf, device=device)
+    for level, codebook_size in enumerate(index.codebook_sizes):
+        if level > 0:
+            log_probs = step(level, parents, codes)  # (B, W, K_l)
+        if log_probs.shape != (*nodes.shape, codebook_size):
+            raise ConfigError(
+                f"At level {level} the model answered with shape {tuple(log_probs.shape)} instead of "
+                f"{(*nodes.shape, codebook_size)}. Give log-probabilities of this level's codes alone."
+            )
+        nodes, parents, scores, dropped = _grow(index, level, nodes, scores, log_probs, beam_width, restriction)
+        best_dropped = torch.maximum(best_dropped, dropped)
+        codes = index.codes[level][nodes].long().masked_fill(scores == -torch.inf, 0)
+        paths = torch.cat([paths.take_along_dim(parents[..., None], dim=1), codes[..., None]], dim=2)
+    k = beam_width if certify is None else certify
+    last = scores[:, k - 1] if k <= scores.shape[1] else torch.full_like(best_dropped, -torch.inf)
+    return BeamResult(paths, nodes, scores, exact=(last > best_dropped) | (best_dropped == -torch.inf))
+
+
+def _grow(
+    index: ConstraintIndex,
+    level: int,
+    nodes: Tensor,  # (B, W) of depth `level`
+    scores: Tensor,  # (B, W) float32
+    log_probs: Tensor,  # (B, W, K_l)
+    width: int,
+    restriction: Restriction | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The best children of each user's nodes: (children, the hypotheses they continue, scores, best score dropped)."""
+    n_users, n_beams, codebook_size = log_probs.shape
+    owner, child = index.children(level, nodes.flatten())  # (C,): owner is the flat number of a hypothesis
+    code = index.codes[level][child].long()
+    score = scores.flatten()[owner] + log_probs.flatten()[owner * codebook_size + code]
+    row = owner // n_beams
+    if restriction is not None:
+        score = score.masked_fill(~restriction.permits(level + 1, row, child), -torch.inf)
+
+    starts = torch.searchsorted(row, torch.arange(n_users + 1, device=row.device))  # where each user's candidates start
+    column = torch.arange(len(row), device=row.device) - starts[row]
+    table = torch.full((n_users, int(starts.diff().max())), NOTHING, device=row.device)
+    table[row, column] = _key(score, child)
+    best, place = table.topk(min(width + 1, table.shape[1]), dim=1)
+    score, child = _score_and_node(best)
+    dropped = score[:, width] if score.shape[1] > width else torch.full((n_users,), -torch.inf, device=row.device)
+
+    valid = score[:, :width] > -torch.inf
+    used = max(1, int(valid.sum(dim=1).max()))
+    valid, score, child, place = valid[:, :used], score[:, :used], child[:, :used], place[:, :used]
+    parent = owner[(starts[:-1, None] + place).masked_fill(~valid, 0)] % n_beams
+    return child.masked_fill(~valid, 0), parent.masked_fill(~valid, 0), score, dropped
+
+
+# A candidate is one integer: its score above, its node below, so that the largest integers are the best candidates and
+# equal scores go to the first node, in the order of codes. Reading the bits of a float32 as an integer keeps the order
+# of positive numbers and reverses that of negative ones; flipping the lower bits of those mends it.
+
+NODE_BITS = 32
+LAST_NODE = 2**31 - 1
+NOTHING = (-0x7F800001) << NODE_BITS  # score -inf
+
+
+def _key(score: Tensor, node: Tensor) -> Tensor:
+    bits = score.view(torch.int32)
+    return ((bits ^ ((bits >> 31) & LAST_NODE)).long() << NODE_BITS) | (LAST_NODE - node)
+
+
+def _score_and_node(key: Tensor) -> tuple[Tensor, Tensor]:
+    bits = (key >> NODE_BITS).to(torch.int32)
+    return (bits ^ ((bits >> 31) & LAST_NODE)).view(torch.float32), LAST_NODE - (key & LAST_NODE)
+
+
+# -- from IDs to items -----------------------------------------------------------------------------------------------
+
+
+def expand(
+    result: BeamResult, index: ConstraintIndex, k: int, *, restriction: Restriction | None = None
+) -> tuple[Tensor, Tensor]:
+    """The items that the IDs name: every item of an ID has its score; within an ID, items are in item order.
+
+    Returns:
+        items (B, k) int64 rows, -1 where there are fewer than k; scores (B, k) float32, -inf there.
+    """
+    n_users, width = result.leaves.shape
+    owner, position = index.children(index.n_levels, result.leaves.flatten())  # (C,)
+    row = owner // width
+    kept = result.valid.flatten()[owner]
+    if restriction is not None:
+        kept &= restriction.permits(index.n_levels + 1, row, position)
+    owner, position, row = owner[kept], position[kept], row[kept]
+    starts = torch.searchsorted(row, torch.arange(n_users, device=row.device))
+    place = torch.arange(len(row), device=row.device) - starts[row]
+    first = place < k
+    items = torch.full((n_users, k), -1, dtype=torch.int64, device=row.device)
+    scores = torch.full((n_users, k), -torch.inf, device=row.device)
+    items[row[first], place[first]] = index.item_at[position[first]].long()
+    scores[row[first], place[first]] = result.scores.flatten()[owner[first]]
+    return items, scores
+
+
+@dataclass(frozen=True, eq=False)
+class TargetRanks:
+    """Where one target item of each user stands in a beam's result; the same fields as the recommenders' `Ranks`."""
+
+    found: Tensor  # (B,) bool: False where the beam did not reach it or it was not open; the rest says nothing then
+    ahead: Tensor  # (B,) int64 open items of IDs with a higher score
+    tied: Tensor  # (B,) int64 open items of IDs with the same score, the target included
+    id_rank: Tensor  # (B,) int64 1-based place of its ID
+
+
+def rank_targets(
+    result: BeamResult, index: ConstraintIndex, targets: Tensor, *, restriction: Restriction | None = None
+) -> TargetRanks:
+    """Rank one item per user, targets (B,) int64 item rows, among the items of the beam's IDs."""
+    n_users, width = result.leaves.shape
+    rows = torch.arange(n_users, device=index.device)
+    leaf = index.leaf_of(targets)
+    is_target = (result.leaves == leaf[:, None]) & result.valid
+    score = torch.where(is_target, result.scores, -torch.inf).amax(dim=1, keepdim=True)
+    reach = restriction if restriction is not None else index.restrict()
+    n_items = reach.count(index.n_levels, rows.repeat_interleave(width), result.leaves.flatten()).view(n_users, width)
+    n_items = n_items * result.valid
+    open_ = reach.permits(index.n_levels + 1, rows, index.position_of[targets].long())
+    return TargetRanks(
+        found=is_target.any(dim=1) & open_,
+        ahead=(n_items * (result.scores > score)).sum(dim=1),
+        tied=(n_items * (result.scores == score)).sum(dim=1),
+        id_rank=is_target.long().argmax(dim=1) + 1,
+    )
