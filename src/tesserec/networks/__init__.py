@@ -1,0 +1,1 @@
+"""Neural building blocks that several recommenders share."""

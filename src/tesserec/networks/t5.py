@@ -1,0 +1,338 @@
+"""A T5-style encoder-decoder on PyTorch attention, made for short targets and many hypotheses per user.
+
+The arithmetic is that of T5 (Raffel et al. 2020, arXiv 1910.10683): RMS normalisation before each sub-layer, no biases,
+unscaled attention with a learned relative-position bias shared by all layers of a stack, ReLU feed-forward. A test
+loads a Hugging Face T5's weights into it and compares logits.
+
+What differs is the layout. The decoder takes W chains per user: their queries are extra positions of one product with
+the user's encoder keys, so neither encoder states nor cross-attention keys are ever copied per beam. A chain is W = 1
+training target, W prefixes to be scored, or W hypotheses of a beam search that extends its chains by a code at a time.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tesserec.errors import ConfigError
+from tesserec.functional.dropout import Dropout, dropout
+
+
+@dataclass(frozen=True, kw_only=True)
+class T5Config:
+    """Sizes of both stacks; the defaults are those of the TIGER paper."""
+
+    width: int = 128
+    ff_width: int = 1024
+    n_layers: int = 4  # of the encoder and of the decoder
+    n_heads: int = 6
+    head_width: int = 64
+    dropout: float = 0.1
+    n_buckets: int = 32  # of relative distance
+    max_distance: int = 128  # distances beyond share the last bucket
+
+    def __post_init__(self) -> None:
+        for name in ("width", "ff_width", "n_layers", "n_heads", "head_width", "n_buckets", "max_distance"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}. Use 1 or more.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}. Use a value from 0 up to, but below, 1.")
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, computed in float32."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, eps=1e-6)
+
+
+class FeedForward(nn.Module):
+    """wo(dropout(relu(wi(x))))."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.width)
+        self.wi = nn.Linear(config.width, config.ff_width, bias=False)
+        self.wo = nn.Linear(config.ff_width, config.width, bias=False)
+        self.p = config.dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.wo(dropout(torch.relu(self.wi(self.norm(x))), self.p, training=self.training))
+        return hidden
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, p: float, *, training: bool) -> Tensor:
+    """softmax(q k^T + bias) v, unscaled as in T5.
+
+    Args:
+        q: (..., Tq, d). k, v: (..., Tk, d) with the same leading axes.
+        bias: broadcast to (..., Tq, Tk), -inf where attention is forbidden; None: everything is visible.
+        p: dropout of the attention weights.
+    """
+    if not training or p == 0:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype), scale=1.0)
+    scores = q @ k.transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias.to(scores.dtype)
+    return dropout(torch.softmax(scores, dim=-1, dtype=scores.dtype), p, training=True).to(v.dtype) @ v
+
+
+class SelfAttention(nn.Module):
+    """Attention among the positions of one sequence, or of one chain and its past."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.width)
+        self.inner = config.n_heads * config.head_width
+        self.heads = (config.n_heads, config.head_width)
+        self.qkv = nn.Linear(config.width, 3 * self.inner, bias=False)
+        self.out = nn.Linear(self.inner, config.width, bias=False)
+        self.p = config.dropout
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(..., T, D) -> three of (..., heads, T, d)."""
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, *self.heads)).unbind(-3)
+        return q.transpose(-3, -2), k.transpose(-3, -2), v.transpose(-3, -2)
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        attended = attend(*self.project(x), bias, self.p, training=self.training)
+        out: Tensor = self.out(attended.transpose(-3, -2).flatten(-2))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Attention from all chains of a user to the encoder states of that user."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.width)
+        self.heads = (config.n_heads, config.head_width)
+        inner = config.n_heads * config.head_width
+        self.q = nn.Linear(config.width, inner, bias=False)
+        self.kv = nn.Linear(config.width, 2 * inner, bias=False)
+        self.out = nn.Linear(inner, config.width, bias=False)
+        self.p = config.dropout
+
+    def keys(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, D) -> two of (B, heads, T, d): computed once per user."""
+        k, v = self.kv(states).unflatten(-1, (2, *self.heads)).unbind(-3)
+        return k.transpose(-3, -2), v.transpose(-3, -2)
+
+    def forward(self, x: Tensor, keys: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
+        """x: (B, P, D), P query positions of each user, whichever chain they belong to."""
+        q = self.q(self.norm(x)).unflatten(-1, self.heads).transpose(-3, -2)
+        attended = attend(q, *keys, bias, self.p, training=self.training)
+        out: Tensor = self.out(attended.transpose(-3, -2).flatten(-2))
+        return out
+
+
+class RelativeBias(nn.Module):
+    """A learned number per head and bucket of relative distance (T5, section 2.1)."""
+
+    def __init__(self, config: T5Config, *, bidirectional: bool) -> None:
+        super().__init__()
+        self.table = nn.Embedding(config.n_buckets, config.n_heads)
+        self.bidirectional, self.max_distance = bidirectional, config.max_distance
+
+    def forward(self, n_queries: int, n_keys: int) -> Tensor:
+        """(heads, Tq, Tk); the queries are the last positions of the keys."""
+        device = self.table.weight.device
+        queries = torch.arange(n_keys - n_queries, n_keys, device=device)
+        distance = torch.arange(n_keys, device=device)[None, :] - queries[:, None]
+        buckets = distance_bucket(
+            distance, self.table.num_embeddings, self.max_distance, bidirectional=self.bidirectional
+        )
+        bias: Tensor = self.table(buckets)
+        return bias.permute(2, 0, 1)
+
+
+def distance_bucket(distance: Tensor, n_buckets: int, max_distance: int, *, bidirectional: bool) -> Tensor:
+    """Bucket of (key position - query position): exact when near, logarithmic further away.
+
+    Causal stacks (not bidirectional) put every key that lies ahead into bucket 0; those are masked anyway.
+    """
+    offset = torch.zeros_like(distance)
+    if bidirectional:
+        n_buckets //= 2
+        offset = (distance > 0) * n_buckets
+        distance = distance.abs()
+    else:
+        distance = (-distance).clamp(min=0)
+    exact = n_buckets // 2
+    log_ratio = torch.log(distance.float().clamp(min=1) / exact) / math.log(max_distance / exact)
+    far = (exact + (log_ratio * (n_buckets - exact)).long()).clamp(max=n_buckets - 1)
+    return offset + torch.where(distance < exact, distance, far)
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.attention, self.feed_forward = SelfAttention(config), FeedForward(config)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention(x, bias))
+        return x + self.dropout(self.feed_forward(x))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.attention, self.cross = SelfAttention(config), CrossAttention(config)
+        self.feed_forward = FeedForward(config)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Tensor, bias: Tensor, keys: tuple[Tensor, Tensor], key_bias: Tensor | None) -> Tensor:
+        """x: (B, W, T, D), W chains of T positions per user."""
+        x = x + self.dropout(self.attention(x, bias))
+        return self._rest(x, keys, key_bias)
+
+    def extend(
+        self, x: Tensor, past: tuple[Tensor, Tensor], bias: Tensor, keys: tuple[Tensor, Tensor], key_bias: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One more position of every hypothesis: x (B, W, D) attends to the keys in `past` that `bias` lets it see.
+
+        Returns the output (B, W, D) and the past with these positions' keys and values appended: (B, heads, S + W, d).
+        """
+        q, k, v = self.attention.project(x)
+        past = (torch.cat([past[0], k], dim=-2), torch.cat([past[1], v], dim=-2))
+        attended = attend(q, *past, bias, 0.0, training=False)
+        x = x + self.attention.out(attended.transpose(-3, -2).flatten(-2))
+        return self._rest(x[:, :, None], keys, key_bias)[:, :, 0], past
+
+    def _rest(self, x: Tensor, keys: tuple[Tensor, Tensor], key_bias: Tensor | None) -> Tensor:
+        positions = x.flatten(1, 2)  # (B, W * T, D): all chains are query positions of their user
+        positions = positions + self.dropout(self.cross(positions, keys, key_bias))
+        positions = positions + self.dropout(self.feed_forward(positions))
+        return positions.view(x.shape)
+
+
+@dataclass
+class Memory:
+    """What the decoder knows of B users: cross-attention keys per layer, computed once."""
+
+    keys: list[tuple[Tensor, Tensor]]  # per layer two of (B, heads, T, d)
+    key_bias: Tensor | None  # (B, 1, 1, T), -inf at padding; None if there is none
+
+
+@dataclass
+class Past:
+    """Keys of all hypotheses that a beam search has extended so far, never reordered.
+
+    `visible` says for each current hypothesis which of the S stored positions are its ancestors; `steps` gives the step
+    of each stored position, from which the relative distance follows.
+    """
+
+    layers: list[tuple[Tensor, Tensor]]  # per layer two of (B, heads, S, d)
+    visible: Tensor  # (B, W, S) bool
+    steps: list[int] = field(default_factory=list)  # S entries: the step at which each position was stored
+
+
+class T5(nn.Module):
+    """Encoder and decoder stacks; embeddings and output heads belong to the recommender."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.n_layers))
+        self.encoder_bias = RelativeBias(config, bidirectional=True)
+        self.decoder_bias = RelativeBias(config, bidirectional=False)
+        self.encoder_norm, self.decoder_norm = RMSNorm(config.width), RMSNorm(config.width)
+        self.dropout = Dropout(config.dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """T5's initialisation, which goes with its unscaled attention: the query projection carries 1 / sqrt(d)."""
+        width, inner = self.config.width, self.config.n_heads * self.config.head_width
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                nn.init.normal_(module.qkv.weight, std=width**-0.5)
+                nn.init.normal_(module.qkv.weight[:inner], std=(width * self.config.head_width) ** -0.5)
+                nn.init.normal_(module.out.weight, std=inner**-0.5)
+            elif isinstance(module, CrossAttention):
+                nn.init.normal_(module.q.weight, std=(width * self.config.head_width) ** -0.5)
+                nn.init.normal_(module.kv.weight, std=width**-0.5)
+                nn.init.normal_(module.out.weight, std=inner**-0.5)
+            elif isinstance(module, FeedForward):
+                nn.init.normal_(module.wi.weight, std=width**-0.5)
+                nn.init.normal_(module.wo.weight, std=self.config.ff_width**-0.5)
+            elif isinstance(module, RelativeBias):
+                nn.init.normal_(module.table.weight, std=width**-0.5)
+
+    def encode(self, x: Tensor, lengths: Tensor | None = None) -> Memory:
+        """Encoder states of B histories, as the decoder needs them.
+
+        Args:
+            x: (B, T, D) embedded tokens, padded on the right.
+            lengths: (B,) real tokens of each; None: all have T, and no mask is computed.
+        """
+        positions = x.shape[1]
+        bias, key_bias = self.encoder_bias(positions, positions)[None], None
+        if lengths is not None:
+            padding = torch.arange(positions, device=x.device)[None, :] >= lengths[:, None]
+            key_bias = torch.zeros_like(padding, dtype=x.dtype).masked_fill(padding, -torch.inf)[:, None, None, :]
+            bias = bias + key_bias
+        x = self.dropout(x)
+        for layer in self.encoder:
+            x = layer(x, bias)
+        states = self.dropout(self.encoder_norm(x))
+        return Memory([layer.cross.keys(states) for layer in self.decoder], key_bias)
+
+    def decode(self, x: Tensor, memory: Memory) -> Tensor:
+        """States of whole chains, each position seeing those before it.
+
+        Args:
+            x: (B, W, T, D) embedded decoder inputs of W chains per user, the start token first.
+
+        Returns:
+            (B, W, T, D); the state at position l predicts the code of level l.
+        """
+        positions = x.shape[2]
+        causal = torch.full((positions, positions), -torch.inf, device=x.device).triu(1)
+        bias = self.decoder_bias(positions, positions) + causal
+        x = self.dropout(x)
+        for layer, keys in zip(self.decoder, memory.keys, strict=True):
+            x = layer(x, bias, keys, memory.key_bias)
+        states: Tensor = self.dropout(self.decoder_norm(x))
+        return states
+
+    def begin(self, memory: Memory) -> Past:
+        """The past of a beam search that has not started."""
+        keys = memory.keys[0][0]
+        empty = keys.new_zeros(keys.shape[0], self.config.n_heads, 0, self.config.head_width)
+        layers = [(empty, empty)] * self.config.n_layers
+        return Past(layers, torch.zeros(keys.shape[0], 1, 0, dtype=torch.bool, device=keys.device))
+
+    def extend(self, x: Tensor, parents: Tensor | None, past: Past, memory: Memory) -> tuple[Tensor, Past]:
+        """One more step of a beam search.
+
+        Args:
+            x: (B, W, D) embedded latest codes of the current hypotheses (the start token at first).
+            parents: (B, W) which hypothesis of the previous step each one continues; None at the first step.
+
+        Returns:
+            States (B, W, D) that predict the next code, and the past including this step.
+        """
+        batch, width = x.shape[:2]
+        step = past.steps[-1] + 1 if past.steps else 0
+        visible = past.visible
+        if parents is not None:
+            visible = visible.gather(1, parents[:, :, None].expand(-1, -1, visible.shape[2]))
+        own = torch.eye(width, dtype=torch.bool, device=x.device).expand(batch, width, width)
+        visible = torch.cat([visible, own], dim=2)
+        steps = past.steps + [step] * width
+        by_distance = self.decoder_bias(1, step + 1)[:, 0]  # (heads, step + 1), by the step of the key
+        bias = by_distance[:, torch.tensor(steps, device=x.device)][None, :, None, :]
+        bias = bias.masked_fill(~visible[:, None], -torch.inf)
+        layers = []
+        for layer, keys, layer_past in zip(self.decoder, memory.keys, past.layers, strict=True):
+            x, layer_past = layer.extend(x, layer_past, bias, keys, memory.key_bias)
+            layers.append(layer_past)
+        return self.decoder_norm(x), Past(layers, visible, steps)
