@@ -1,0 +1,186 @@
+"""What every reader produces, and what reading does about lines that it cannot understand."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from tesserec.data.cleaning import clean
+from tesserec.errors import DataError
+from tesserec.progress import SILENT, Progress
+
+TimestampUnit = Literal["auto", "s", "ms", "us", "ns"]
+UNITS_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+N_EXAMPLES = 5  # skipped lines kept word for word in the report
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """A source as it was read, before anything is dropped."""
+
+    events: pl.DataFrame  # user, item: String; where the source has them: time: Float64 (seconds), rating: Float64
+    items: pl.DataFrame | None = None  # item_id: String, unique; text columns: String, cleaned, never null
+
+
+@dataclass
+class Reading:
+    """How to read, and what was met on the way: readers write into it what the report will say."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)  # role -> column, as the user named them
+    text_columns: Sequence[str] = ()  # of the item table; empty: all
+    timestamp_unit: TimestampUnit = "auto"
+    on_error: Literal["raise", "skip"] = "raise"
+    progress: Progress = SILENT
+    files: dict[str, str] = field(default_factory=dict)  # file -> what it is
+    found: dict[str, str] = field(default_factory=dict)  # role -> column and where it was found
+    notes: list[str] = field(default_factory=list)
+    n_skipped: int = 0
+    skipped: list[str] = field(default_factory=list)  # the first few
+
+    def use(self, path: Path, purpose: str) -> None:
+        """Note a file and what it is for."""
+        self.files[str(path)] = purpose
+        self.progress.say(f"{path}: {purpose}")
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+        self.progress.say(message)
+
+    def use_columns(self, path: Path, columns: Mapping[str, str]) -> None:
+        """Note which column plays which role."""
+        for role, column in columns.items():
+            self.found[role] = f"{column!r} of {path.name}"
+        self.progress.say(f"{path.name}: " + ", ".join(f"{role} = {column!r}" for role, column in columns.items()))
+
+    def malformed(self, where: str, problem: str, remedy: str) -> None:
+        """A line that cannot be used: the end, or one more that was skipped."""
+        if self.on_error == "raise":
+            raise DataError(
+                f"{where}: {problem} {remedy} To leave such lines out and count them, pass --on-error skip."
+            )
+        self.n_skipped += 1
+        if len(self.skipped) < N_EXAMPLES:
+            self.skipped.append(f"{where}: {problem}")
+
+
+def events_frame(
+    table: pl.DataFrame, columns: Mapping[str, str], reading: Reading, *, place: Callable[[int], str]
+) -> pl.DataFrame:
+    """Check the columns of a log and give them their common names and types.
+
+    Args:
+        table: the log as read; text columns may hold numbers.
+        columns: role -> column of `table`.
+        place: row of `table` -> where that is, such as `ratings.csv, line 12`.
+
+    Returns:
+        user, item: String; time (seconds), rating: Float64, where `columns` has them. Rows that cannot be used are skipped.
+
+    Raises:
+        DataError: such a row, unless they are to be skipped.
+    """
+    frame = table.select(
+        *(_ids(table[columns[role]], place).alias(role) for role in ("user", "item")),
+        *(_numbers(table[columns[role]], role, reading).alias(role) for role in ("time", "rating") if role in columns),
+    )
+    usable = pl.all_horizontal(
+        pl.col("user", "item").is_not_null() & (pl.col("user", "item") != ""),
+        *(pl.col(role).is_finite().fill_null(False) for role in ("time", "rating") if role in columns),
+    )
+    bad = frame.with_row_index("row").filter(~usable)
+    for row in bad["row"]:
+        reading.malformed(place(row), *_explain(frame, table, columns, row))
+    return frame.filter(usable) if len(bad) else frame
+
+
+def _explain(frame: pl.DataFrame, table: pl.DataFrame, columns: Mapping[str, str], row: int) -> tuple[str, str]:
+    for role in ("user", "item"):
+        if not frame[role][row]:
+            return f"the {role} (column {columns[role]!r}) is missing.", "Complete or remove the line."
+    role = next(role for role in ("time", "rating") if role in columns and _is_bad(frame[role][row]))
+    value = table[columns[role]][row]
+    if role == "rating":
+        return f"rating {value!r} is not a number.", "Correct it, or name another column with --columns rating=COLUMN."
+    return (
+        f"timestamp {value!r} is not a number of seconds, nor a date like 2024-05-31 12:30:00.",
+        "Convert it to Unix seconds, or name another column with --columns time=COLUMN.",
+    )
+
+
+def _is_bad(number: float | None) -> bool:
+    return number is None or number != number or abs(number) == float("inf")
+
+
+def _ids(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
+    """Ids as text; whole numbers that became floats (pandas does that where some are missing) lose their ".0"."""
+    if column.dtype.is_float():
+        fractions = (column.is_not_null() & (column != column.floor())).arg_true()
+        if len(fractions):
+            value = column[fractions[0]]
+            raise DataError(f"{place(fractions[0])}: {column.name} is {value!r}. Ids must be text or whole numbers.")
+        column = column.fill_nan(None).cast(pl.Int64)
+    return column.cast(pl.String)
+
+
+def _numbers(column: pl.Series, role: str, reading: Reading) -> pl.Series:
+    """Float64, null where there is no number. Times are turned into seconds."""
+    if role == "time" and column.dtype.is_temporal():
+        return column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
+    numbers = column.cast(pl.Float64, strict=False)
+    if role == "rating":
+        return numbers
+    first = column.drop_nulls().head(1)
+    if column.dtype == pl.String and len(first) and numbers.head(len(column)).drop_nulls().is_empty():
+        dates = column.str.to_datetime("%+", strict=False, time_zone="UTC", time_unit="us")
+        if dates.null_count() == len(dates):
+            try:
+                dates = column.str.to_datetime(strict=False, time_unit="us", time_zone="UTC")
+            except pl.exceptions.ComputeError:
+                return numbers  # no date format fits: every row will be reported
+        return dates.dt.epoch("us") / 1e6
+    unit = reading.timestamp_unit if reading.timestamp_unit != "auto" else _likely_unit(numbers)
+    if unit != "s":
+        reading.note(f"column {column.name!r} counts {unit}; times are kept in seconds")
+    return numbers / UNITS_PER_SECOND[unit]
+
+
+def _likely_unit(numbers: pl.Series) -> str:
+    """Seconds of this century have 9 or 10 digits, milliseconds 12 or 13, and so on."""
+    typical = numbers.abs().median()
+    size = float(typical) if isinstance(typical, int | float) else 0.0
+    return "s" if size < 1e11 else "ms" if size < 1e14 else "us" if size < 1e17 else "ns"
+
+
+def items_frame(item_ids: Iterable[Any], texts: Mapping[str, Iterable[Any]], reading: Reading) -> pl.DataFrame:
+    """A cleaned item table: the first row of every id, every text column as clean text.
+
+    Args:
+        item_ids: one id per row, None where it is missing (such rows are left out and noted).
+        texts: column -> one value per row, of any kind that `clean` takes.
+    """
+    columns = {"item_id": pl.Series([None if one is None else str(one) for one in item_ids], dtype=pl.String)}
+    columns |= {name: pl.Series([clean(value) for value in values], dtype=pl.String) for name, values in texts.items()}
+    frame = pl.DataFrame(columns)
+    named = frame.filter(pl.col("item_id").is_not_null() & (pl.col("item_id") != ""))
+    if len(named) < len(frame):
+        reading.note(f"{len(frame) - len(named)} rows of the item table have no id and are left out")
+    unique = named.unique("item_id", keep="first", maintain_order=True)
+    if len(unique) < len(named):
+        reading.note(
+            f"{len(named) - len(unique)} rows of the item table repeat an id; the first row of each id is kept"
+        )
+    return unique
+
+
+def chosen_texts(names: Sequence[str], id_column: str, reading: Reading, *, where: str) -> list[str]:
+    """The text columns of an item table: those that the user named, or else all but the id.
+
+    Raises:
+        DataError: a named column does not exist.
+    """
+    for name in reading.text_columns:
+        if name not in names:
+            raise DataError(f"{where} has no column {name!r}. Its columns are {', '.join(map(repr, names))}.")
+    return list(reading.text_columns) or [name for name in names if name != id_column]

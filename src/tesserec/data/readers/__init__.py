@@ -1,0 +1,114 @@
+"""One reader per kind of source, and the way to tell which one a file or folder needs.
+
+Every reader has `event_files(files, named)`, which of some files are logs of its kind (`named`: role -> column, as the user
+said), and `read(path, items, reading)`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tesserec.config import choose
+from tesserec.data.raw import Raw, Reading
+from tesserec.data.readers import letter, recbole, tables
+from tesserec.errors import DataError
+
+Pick = Callable[[Sequence[Path], Mapping[str, str]], list[Path]]
+N_LISTED = 12  # files named in an error
+
+
+def _none(files: Sequence[Path], named: Mapping[str, str]) -> list[Path]:
+    return []
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One format."""
+
+    event_files: Pick
+    read: Callable[[Path, Path | None, Reading], Raw]
+    item_files: Pick = _none  # item tables that are known by their content; else `read` looks beside the log by name
+
+
+# The first format that knows a file wins, so the particular ones stand before the general one.
+FORMATS = {
+    "recbole": Reader(recbole.event_files, recbole.read),
+    "letter": Reader(letter.event_files, letter.read),
+    "table": Reader(tables.event_files, tables.read, tables.item_files),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be read, and how."""
+
+    format: str  # a name in FORMATS
+    events: Path
+    items: Path | None
+
+
+def recognise(path: Path, *, format: str, items: Path | None, named: Mapping[str, str]) -> Source:
+    """Find out the format of a file or folder, and which files to read.
+
+    Args:
+        path: a log, or a folder that holds one log and perhaps one table of items.
+        format: a name in FORMATS to read it as, or "auto".
+        items: the table of items; None: found by content or by name.
+        named: role -> column, as the user said.
+
+    Raises:
+        DataError: there is nothing there, nothing that is recognised, or more than one answer; what was seen is listed.
+        ConfigError: there is no such format.
+    """
+    for file in (path, items):
+        if file is not None and not file.exists():
+            raise DataError(f"There is no file or folder {file}. Check the path.")
+    candidates = FORMATS if format == "auto" else {format: choose(format, FORMATS, what="format of data")}
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if _is_visible(file))
+    for name, reader in candidates.items():
+        logs = reader.event_files(files, named)
+        if len(logs) > 1:
+            raise DataError(
+                f"{path} holds {len(logs)} logs of format {name!r}: {_listed(logs)}. Give the one to read as SOURCE."
+            )
+        if logs:
+            return Source(name, logs[0], items or _item_table(path, reader.item_files(files, named)))
+    if path.is_file() and (format != "auto" or tables.is_table(path)):
+        return Source("table" if format == "auto" else format, path, items)  # reading it will say what is missing
+    raise DataError(
+        f"{path} is not recognised as {' or '.join(map(repr, candidates))}. It holds: {_described(files)}. Name the columns "
+        f"with --columns user=COLUMN,item=COLUMN, or the format with --format ({', '.join(FORMATS)})."
+    )
+
+
+def _item_table(path: Path, found: list[Path]) -> Path | None:
+    if len(found) > 1:
+        raise DataError(
+            f"{path} holds {len(found)} tables that could describe the items: {_listed(found)}. Name one with --items FILE."
+        )
+    return found[0] if found else None
+
+
+def _is_visible(file: Path) -> bool:
+    return file.is_file() and not file.name.startswith(".")
+
+
+def _listed(files: Sequence[Path]) -> str:
+    names = ", ".join(file.name for file in files[:N_LISTED])
+    return f"{names} and {len(files) - N_LISTED} more" if len(files) > N_LISTED else names
+
+
+def _described(files: Sequence[Path]) -> str:
+    """The files, tables with their columns."""
+    if not files:
+        return "no files"
+    described = []
+    for file in files[:N_LISTED]:
+        try:
+            names = tables.names_of(file) if tables.is_table(file) else []
+        except DataError as error:
+            described.append(f"{file.name} ({error})")
+            continue
+        shown = ", ".join(names[:N_LISTED]) + (", ..." if len(names) > N_LISTED else "")
+        described.append(f"{file.name} ({shown})" if names else file.name)
+    return "; ".join(described) + (f"; and {len(files) - N_LISTED} more" if len(files) > N_LISTED else "")

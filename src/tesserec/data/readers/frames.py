@@ -1,0 +1,33 @@
+"""Polars and pandas frames from Python."""
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from tesserec.data.columns import event_columns, item_id_column
+from tesserec.data.raw import Raw, Reading, chosen_texts, events_frame, items_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    Frame = pl.DataFrame | pl.LazyFrame | pd.DataFrame
+
+
+def read_frames(interactions: "Frame", items: "Frame | None", reading: Reading) -> Raw:
+    """Take a log and an item table whose columns are found as those of files are."""
+    log = _polars(interactions)
+    columns = event_columns(log.columns, reading.columns, where="the frame of interactions")
+    reading.found |= {role: repr(column) for role, column in columns.items()}
+    events = events_frame(log, columns, reading, place=lambda row: f"interactions, row {row}")
+    if items is None:
+        return Raw(events)
+    table = _polars(items)
+    id_column = item_id_column(table.columns, reading.columns, where="the frame of items")
+    texts = chosen_texts(table.columns, id_column, reading, where="the frame of items")
+    return Raw(events, items_frame(table[id_column], {name: table[name] for name in texts}, reading))
+
+
+def _polars(frame: "Frame") -> pl.DataFrame:
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    return frame.collect() if isinstance(frame, pl.LazyFrame) else pl.from_pandas(frame)

@@ -1,0 +1,64 @@
+"""LETTER and LC-Rec JSON: NAME.inter.json (user -> items, oldest first), NAME.item.json (item -> texts).
+
+NAME.index.json holds semantic IDs. They are no interactions and are not read here; only where there is no item file,
+their keys give the items and their order, so that row i keeps belonging to key i of side files.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tesserec.data.files import json_document, plain_name
+from tesserec.data.raw import Raw, Reading, chosen_texts, items_frame
+from tesserec.errors import DataError
+
+
+def event_files(files: Sequence[Path], named: Mapping[str, str]) -> list[Path]:
+    """Those of some files that are logs of this format."""
+    return [path for path in files if plain_name(path).endswith(".inter.json")]
+
+
+def read(path: Path, items: Path | None, reading: Reading) -> Raw:
+    """Read histories, and the item file: the one given, or the one beside it."""
+    histories = _mapping(path)
+    reading.use(path, "interactions: one history per user, oldest item first")
+    for user, history in histories.items():
+        if not isinstance(history, list):
+            raise DataError(f"{path}: the history of user {user!r} is {history!r}. It should be a list of items.")
+    lists = pl.DataFrame(
+        {"user": list(histories), "item": [[str(item) for item in history] for history in histories.values()]},
+        schema={"user": pl.String, "item": pl.List(pl.String)},
+    )
+    events = lists.filter(pl.col("item").list.len() > 0).explode("item")
+    index = _beside(path, ".index.json")
+    if index:
+        reading.use(index, "semantic IDs, not interactions; import them as such to use them")
+    if items := items or _beside(path, ".item.json"):
+        return Raw(events, _read_items(items, reading))
+    if index:
+        return Raw(events, items_frame(_mapping(index), {}, reading))
+    return Raw(events)
+
+
+def _read_items(path: Path, reading: Reading) -> pl.DataFrame:
+    items = _mapping(path)
+    rows = [fields if isinstance(fields, dict) else {"title": fields} for fields in items.values()]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    texts = chosen_texts(names, "", reading, where=str(path))
+    reading.use(path, f"items with {', '.join(texts) or 'no text'}")
+    return items_frame(items, {name: [row.get(name) for row in rows] for name in texts}, reading)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    content = json_document(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a JSON {type(content).__name__}. It should be one object keyed by id.")
+    return content
+
+
+def _beside(path: Path, suffix: str) -> Path | None:
+    stem = plain_name(path).removesuffix(".inter.json")
+    candidates = (path.with_name(stem + suffix + end) for end in ("", ".gz"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
