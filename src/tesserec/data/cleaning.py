@@ -22,9 +22,9 @@ _SENTENCE_END = (".", "!", "?", ":", ";")
 def clean(value: Any) -> str:
     """One value of an item file as clean text, "" if it says nothing.
 
-    Entities are resolved (twice: `&amp;amp;` is common), tags, page scripts, control characters and replacement characters
-    dropped, white space made single spaces. The entries of lists, however nested, are cleaned, stripped of repeats and
-    joined: with ", ", or with " " after the end of a sentence. Of a mapping, the values are taken likewise. A list
+    Entities are resolved (twice: `&amp;amp;` is common); tags, page scripts, control and replacement characters are
+    dropped; white space becomes single spaces. The entries of lists, however nested, are cleaned, rid of repeats and
+    joined: with ", ", or with " " after the end of a sentence. The values of a mapping are treated likewise. A list
     written as text (`"['a', 'b']"`) is a list.
 
     >>> clean("Kids &amp;amp; Family, </span></span>, by  <b>Sega</b>")

@@ -13,8 +13,8 @@ ROLES = {
 # In order of preference, compared without case, "_", "-" and blanks. An item table's id column has the names of "item".
 USUAL: dict[str, tuple[str, ...]] = {
     "user": ("userid", "user", "reviewerid", "customerid", "visitorid", "memberid", "accountid", "uid", "sessionid"),
-    "item": ("itemid", "item", "parentasin", "asin", "movieid", "productid", "articleid", "businessid", "bookid", "trackid",
-             "newsid", "sku", "iid"),
+    "item": ("itemid", "item", "parentasin", "asin", "movieid", "productid", "articleid", "businessid", "bookid",
+             "trackid", "newsid", "sku", "iid"),
     "time": ("timestamp", "unixreviewtime", "unixtime", "time", "eventtime", "datetime", "createdat", "date", "ts",
              "position", "order"),
     "rating": ("rating", "overall", "stars", "score"),
@@ -84,7 +84,9 @@ def _there_are(column: str, names: Sequence[str]) -> str:
 
 
 def _not_found(role: str, names: Sequence[str], where: str) -> DataError:
+    headerless = any(name.replace(".", "", 1).isdigit() for name in names)
     return DataError(
         f"{where}: none of the columns {', '.join(map(repr, names))} is known to hold {ROLES[role]}. "
         f"Say which one does with --columns {role}=COLUMN (in Python: columns=('{role}=COLUMN',))."
+        + (" If the file has no header line, give places: user=#1,item=#2." if headerless else "")
     )

@@ -4,7 +4,7 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -55,14 +55,17 @@ class Delimited:
     header: bool = True  # the first line holds the columns' names
 
 
-def sniff(path: Path) -> Delimited:
-    """The separator of a file with a header, by what its first line holds most of."""
-    header = first_line(path)
-    return Delimited(max(",\t;|", key=header.count))
+def sniff(path: Path, named: Mapping[str, str]) -> Delimited:
+    """The separator of a file, by what its first line holds most of.
+
+    Columns that the user named by place (`#1` is the first) say that the file has no header.
+    """
+    line = first_line(path)
+    return Delimited(max(",\t;|", key=line.count), header=not any(name.startswith("#") for name in named.values()))
 
 
 def header_of(path: Path, kind: Delimited) -> list[str]:
-    """The column names.
+    """The column names; `#1`, `#2` and so on in a file without a header.
 
     Raises:
         DataError: the file is empty, or two columns have one name.
@@ -71,6 +74,8 @@ def header_of(path: Path, kind: Delimited) -> list[str]:
     if not line:
         raise DataError(f"{path} is empty. It should begin with a line of column names.")
     names = next(csv.reader([line], delimiter=kind.separator)) if kind.quoted else line.split(kind.separator)
+    if not kind.header:
+        return [f"#{place}" for place in range(1, len(names) + 1)]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise DataError(f"{path}: the column name {min(twice)!r} occurs more than once. Rename one of them.")

@@ -1,6 +1,6 @@
 """What is kept of a log and in which order: pure functions on integer arrays."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
@@ -22,8 +22,8 @@ class Log:
 
     def take(self, rows: IntArray | BoolArray) -> Self:
         """The chosen events, by row numbers or by a mask."""
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: None if array is None else array[rows] for name, array in arrays.items()})
+        times, ratings = (None if array is None else array[rows] for array in (self.times, self.ratings))
+        return type(self)(self.users[rows], self.items[rows], times, ratings)
 
     def counts(self) -> dict[str, int]:
         """How many users, items and interactions there are."""
@@ -42,7 +42,7 @@ def in_order(log: Log, *, ties: Literal["file", "shuffled"], seed: int) -> Log:
     """
     import polars as pl
 
-    keys = {"user": log.users}
+    keys: dict[str, IntArray | FloatArray] = {"user": log.users}
     if log.times is not None:
         keys["time"] = log.times
         if ties == "shuffled":

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tesserec.data.raw import Raw, Reading
 
-    Frame = pl.DataFrame | pl.LazyFrame | pd.DataFrame
+    Frame: TypeAlias = pl.DataFrame | pl.LazyFrame | pd.DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,9 @@ def prepare(
 ) -> Dataset:
     """Read a log and its item table from a file or folder, and prepare them.
 
-    Users are numbered in the order in which the log first names them. Items keep the order of their table; items that it
-    lacks (all of them where there is no table) follow in the order of a hash of their ids, which tells a model nothing,
-    neither name nor first appearance. `Dataset.report` says what was read, found and dropped, and why.
+    Users are numbered in the order in which the log first names them. Items keep the order of their table; items that
+    it lacks (all of them where there is no table) follow in the order of a hash of their ids, which tells a model
+    nothing, neither name nor first appearance. `Dataset.report` says what was read, found and dropped, and why.
 
     Args:
         source: a log, or a folder with one log and perhaps one table of items.

@@ -76,7 +76,8 @@ def events_frame(
         place: row of `table` -> where that is, such as `ratings.csv, line 12`.
 
     Returns:
-        user, item: String; time (seconds), rating: Float64, where `columns` has them. Rows that cannot be used are skipped.
+        user, item: String; time (seconds), rating: Float64, where `columns` has them. Rows that cannot be used are left
+        out.
 
     Raises:
         DataError: such a row, unless they are to be skipped.

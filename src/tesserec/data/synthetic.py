@@ -4,12 +4,12 @@ What is planted, and can therefore be found:
 
 - **Texts.** Every item belongs to a category, a brand and a series within its category; title and description say so,
   and name the item's attributes. Items of one category are alike in text, items of one series more so.
-- **Habits.** Most events follow from the one before: with `habit_share`, the next item is the successor of the current one (the next
-  volume of its series, and after the last volume the first of the category's next series) or its accessory (one of a
-  few items of the same category to which many others lead). `PlantedTruth` holds both.
-- **Tastes.** The other events are drawn from the user's few favourite categories by popularity, which is skewed (Zipf).
-- **Flaws of real data.** Some items are near-duplicates in text of another item (another colour, or word for word); some are never
-  bought; repeated purchases occur.
+- **Habits.** Most events follow from the one before: with `habit_share`, the next item is the successor of the current
+  one (the next volume of its series, and after the last volume the first of the category's next series) or its
+  accessory (one of a few items of the same category to which many others lead). `PlantedTruth` holds both.
+- **Tastes.** The other events are drawn from the user's favourite categories by popularity, which is skewed (Zipf).
+- **Flaws of real data.** Some items nearly repeat the text of another (in another colour, or word for word), some are
+  never bought, and users buy things again.
 
 Item ids and rows are in random order and tell nothing.
 """
@@ -36,13 +36,14 @@ CATEGORIES = {
     "Headphones": "headphone", "Model Trains": "train", "Yoga Mats": "mat", "Baking Tins": "tin",
 }  # fmt: skip
 BRANDS = (
-    "Alder", "Bramwell", "Corvane", "Dunmore", "Elowen", "Fennick", "Galloway", "Hestia", "Ivarsson", "Juniper", "Kestrel",
-    "Lumora", "Marlowe", "Nordhav", "Orsino", "Pinecrest", "Quillon", "Rosemund", "Solvik", "Tamsin", "Umberfield", "Verano",
-    "Wexley", "Zephyra",
+    "Alder", "Bramwell", "Corvane", "Dunmore", "Elowen", "Fennick", "Galloway", "Hestia", "Ivarsson", "Juniper",
+    "Kestrel", "Lumora", "Marlowe", "Nordhav", "Orsino", "Pinecrest", "Quillon", "Rosemund", "Solvik", "Tamsin",
+    "Umberfield", "Verano", "Wexley", "Zephyra",
 )  # fmt: skip
 SERIES_WORDS = (
-    "Aurora", "Basalt", "Comet", "Delta", "Ember", "Fjord", "Glacier", "Harbor", "Indigo", "Jasper", "Krypton", "Lagoon",
-    "Meteor", "Nimbus", "Onyx", "Prairie", "Quartz", "Raven", "Sierra", "Tundra", "Umbra", "Vortex", "Willow", "Xenon", "Zenith",
+    "Aurora", "Basalt", "Comet", "Delta", "Ember", "Fjord", "Glacier", "Harbor", "Indigo", "Jasper", "Krypton",
+    "Lagoon", "Meteor", "Nimbus", "Onyx", "Prairie", "Quartz", "Raven", "Sierra", "Tundra", "Umbra", "Vortex", "Willow", "Xenon",
+    "Zenith",
 )  # fmt: skip
 COLOURS = ("black", "white", "red", "blue", "green", "grey", "orange", "violet")
 MATERIALS = ("steel", "oak", "cotton", "ceramic", "aluminium", "recycled plastic", "leather", "bamboo", "glass", "wool")
@@ -76,8 +77,8 @@ class SyntheticConfig:
             raise ConfigError(f"n_categories is {self.n_categories}. Use 1 to {len(CATEGORIES)}.")
         if self.n_users < 1 or self.n_items < 4 * self.n_categories:
             raise ConfigError(
-                f"n_users is {self.n_users} and n_items {self.n_items}. Use a user or more, and four items or more for each "
-                f"of the {self.n_categories} categories."
+                f"n_users is {self.n_users} and n_items {self.n_items}. Use a user or more, and four items or more "
+                f"for each of the {self.n_categories} categories."
             )
         if self.mean_events < 3 or self.series_length < 2:
             raise ConfigError(

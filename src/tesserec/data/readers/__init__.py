@@ -1,7 +1,7 @@
 """One reader per kind of source, and the way to tell which one a file or folder needs.
 
-Every reader has `event_files(files, named)`, which of some files are logs of its kind (`named`: role -> column, as the user
-said), and `read(path, items, reading)`.
+Every reader has `event_files(files, named)`, which of some files are logs of its kind (`named`: role -> column, as the
+user said), and `read(path, items, reading)`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tesserec.config import choose
 from tesserec.data.raw import Raw, Reading
-from tesserec.data.readers import letter, recbole, tables
+from tesserec.data.readers import amazon, letter, movielens, recbole, tables
 from tesserec.errors import DataError
 
 Pick = Callable[[Sequence[Path], Mapping[str, str]], list[Path]]
@@ -34,6 +34,8 @@ class Reader:
 FORMATS = {
     "recbole": Reader(recbole.event_files, recbole.read),
     "letter": Reader(letter.event_files, letter.read),
+    "amazon": Reader(amazon.event_files, amazon.read),
+    "movielens": Reader(movielens.event_files, movielens.read),
     "table": Reader(tables.event_files, tables.read, tables.item_files),
 }
 
@@ -76,15 +78,16 @@ def recognise(path: Path, *, format: str, items: Path | None, named: Mapping[str
     if path.is_file() and (format != "auto" or tables.is_table(path)):
         return Source("table" if format == "auto" else format, path, items)  # reading it will say what is missing
     raise DataError(
-        f"{path} is not recognised as {' or '.join(map(repr, candidates))}. It holds: {_described(files)}. Name the columns "
-        f"with --columns user=COLUMN,item=COLUMN, or the format with --format ({', '.join(FORMATS)})."
+        f"{path} is not recognised as {' or '.join(map(repr, candidates))}. It holds: {_described(files, named)}. "
+        f"Name the columns with --columns user=COLUMN,item=COLUMN, or the format with --format ({', '.join(FORMATS)})."
     )
 
 
 def _item_table(path: Path, found: list[Path]) -> Path | None:
     if len(found) > 1:
         raise DataError(
-            f"{path} holds {len(found)} tables that could describe the items: {_listed(found)}. Name one with --items FILE."
+            f"{path} holds {len(found)} tables that could describe the items: {_listed(found)}. "
+            "Name one with --items FILE."
         )
     return found[0] if found else None
 
@@ -98,14 +101,14 @@ def _listed(files: Sequence[Path]) -> str:
     return f"{names} and {len(files) - N_LISTED} more" if len(files) > N_LISTED else names
 
 
-def _described(files: Sequence[Path]) -> str:
+def _described(files: Sequence[Path], named: Mapping[str, str]) -> str:
     """The files, tables with their columns."""
     if not files:
         return "no files"
     described = []
     for file in files[:N_LISTED]:
         try:
-            names = tables.names_of(file) if tables.is_table(file) else []
+            names = tables.names_of(file, named) if tables.is_table(file) else []
         except DataError as error:
             described.append(f"{file.name} ({error})")
             continue

@@ -1,6 +1,6 @@
 """Polars and pandas frames from Python."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import polars as pl
 
@@ -10,7 +10,7 @@ from tesserec.data.raw import Raw, Reading, chosen_texts, events_frame, items_fr
 if TYPE_CHECKING:
     import pandas as pd
 
-    Frame = pl.DataFrame | pl.LazyFrame | pd.DataFrame
+    Frame: TypeAlias = pl.DataFrame | pl.LazyFrame | pd.DataFrame
 
 
 def read_frames(interactions: "Frame", items: "Frame | None", reading: Reading) -> Raw:

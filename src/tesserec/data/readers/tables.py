@@ -21,14 +21,14 @@ def is_table(path: Path) -> bool:
     return plain_name(path).endswith(DELIMITED + JSON_LINES + PARQUET)
 
 
-def names_of(path: Path) -> list[str]:
-    """The names of a table's columns.
+def names_of(path: Path, named: Mapping[str, str]) -> list[str]:
+    """The names of a table's columns (`named`: role -> column, as the user said).
 
     Raises:
         DataError: the file is empty or not of the kind that its name says.
     """
     if plain_name(path).endswith(DELIMITED):
-        return header_of(path, sniff(path))
+        return header_of(path, sniff(path, named))
     if plain_name(path).endswith(PARQUET):
         return _parquet(path).collect_schema().names()
     names: dict[str, None] = {}
@@ -55,7 +55,7 @@ def _plays(path: Path, roles: Sequence[str], named: Mapping[str, str]) -> bool:
     if not is_table(path):
         return False
     try:
-        names = names_of(path)
+        names = names_of(path, named)
     except DataError:
         return False
     return all(named[role] in names if role in named else usual_column(role, names) for role in roles)
@@ -68,7 +68,7 @@ def read(path: Path, items: Path | None, reading: Reading) -> Raw:
 
 def read_events(path: Path, reading: Reading) -> pl.DataFrame:
     """The events of a table whose columns are found by the user's word or by their usual names."""
-    names = names_of(path)
+    names = names_of(path, reading.columns)
     columns = event_columns(names, reading.columns, where=str(path))
     reading.use(path, "interactions")
     reading.use_columns(path, columns)
@@ -77,7 +77,7 @@ def read_events(path: Path, reading: Reading) -> pl.DataFrame:
         frame = _parquet(path).select(chosen).collect()
         return events_frame(frame, columns, reading, place=lambda row: f"{path}, row {row + 1}")
     if plain_name(path).endswith(DELIMITED):
-        table = read_delimited(path, sniff(path), names, chosen, reading)
+        table = read_delimited(path, sniff(path, reading.columns), names, chosen, reading)
     else:
         table = read_json_table(path, chosen, reading)
     return events_frame(table.frame, columns, reading, place=table.place)
@@ -85,7 +85,10 @@ def read_events(path: Path, reading: Reading) -> pl.DataFrame:
 
 def read_items(path: Path, reading: Reading) -> pl.DataFrame:
     """The item table of a file; its columns are text unless the user named some."""
-    names = names_of(path)
+    named = {
+        role: column for role, column in reading.columns.items() if role == "item_id"
+    }  # has its own header or none
+    names = names_of(path, named)
     id_column = item_id_column(names, reading.columns, where=str(path))
     texts = chosen_texts(names, id_column, reading, where=str(path))
     reading.use(path, f"items with {', '.join(texts) or 'no text'}")
@@ -93,7 +96,7 @@ def read_items(path: Path, reading: Reading) -> pl.DataFrame:
     if plain_name(path).endswith(PARQUET):
         rows = _parquet(path).select(id_column, *texts).collect().to_dict(as_series=False)
     elif plain_name(path).endswith(DELIMITED):
-        rows = read_delimited(path, sniff(path), names, [id_column, *texts], reading).frame.to_dict()
+        rows = read_delimited(path, sniff(path, named), names, [id_column, *texts], reading).frame.to_dict()
     else:
         records = [record for _, record in read_json(path, reading)]
         rows = {name: [record.get(name) for record in records] for name in (id_column, *texts)}
