@@ -2,12 +2,16 @@
 
 import os
 import platform
+import re
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
 from tesserec.version import __version__
+
+
+CPU_FEATURES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "sve", "bf16")  # that decide how fast products are
 
 
 def library() -> dict[str, str | None]:
@@ -43,14 +47,60 @@ def hardware() -> dict[str, Any]:
     """Processor, cores, threads and accelerators, as torch sees them."""
     import torch
 
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "cpu_features": torch.backends.cpu.get_cpu_capability(),
-        "gpus": gpus,
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
+
+
+def diagnosis() -> dict[str, Any]:
+    """What `tesserec doctor` says.
+
+    Returns:
+        `system`: versions, hardware, what training would use; `required` and `extras`: the libraries of each and their
+        versions, None for what is missing; `install`: for every incomplete extra, the command that completes it.
+    """
+    import torch
+
+    from tesserec.training.devices import resolve_device, resolve_precision
+
+    device = resolve_device()
+    able = torch.cpu.get_capabilities()
+    libraries: dict[str, dict[str, str | None]] = {}
+    for extra, name in _requirements():
+        libraries.setdefault(extra, {}).update(installed(name))
+    required = libraries.pop("")
+    return {
+        "system": {
+            "tesserec": library(),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            **hardware(),
+            "cpu_features": [name for name in CPU_FEATURES if able.get(name)],
+            "trains_on": str(device),
+            "precision": str(resolve_precision("auto", device)).removeprefix("torch."),
+        },
+        "required": required,
+        "extras": libraries,
+        "install": {
+            extra: f"pip install 'tesserec[{extra}]'"
+            for extra, versions in libraries.items()
+            if None in versions.values()
+        },
+    }
+
+
+def _requirements() -> list[tuple[str, str]]:
+    """(extra, distribution) of everything that this package can use; the extra is "" for what it always needs."""
+    found = []
+    for requirement in requires("tesserec") or []:
+        name = re.match(r"[\w.-]+", requirement)
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
+        if name:
+            found.append((extra[1] if extra else "", name[0]))
+    return found
 
 
 def _cpu_name() -> str:

@@ -1,9 +1,10 @@
 """Full-ranking evaluation: every target against the whole catalogue, with the card that says how."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -27,6 +28,8 @@ def evaluate(
     part: str = "test",
     exclude_seen: bool = False,
     cutoffs: Sequence[int] = CUTOFFS,
+    exact: bool = False,
+    beam_width: int | None = None,
     progress: Progress = SILENT,
 ) -> Report:
     """Rank the target of every case of a part against the whole catalogue.
@@ -37,9 +40,11 @@ def evaluate(
         exclude_seen: items of the history are no candidates. A target that the user had taken before then counts as
             a miss; the report says how many there are.
         cutoffs: the K of the metrics.
+        exact: generative models: rank by scoring every item instead of by beam. Others are always exact.
+        beam_width: generative models: hypotheses of the beam; None: as the recommender is configured.
 
     Raises:
-        ConfigError: `part` or `cutoffs` is not one of the above.
+        ConfigError: a value is none of the above, or a way of ranking is asked of a model that does not generate.
         ArtifactError: the recommender was fitted on other data.
         DataError: the part has no cases.
     """
@@ -51,9 +56,11 @@ def evaluate(
     dataset = split.dataset
     require_same("The recommender", recommender.dataset_fingerprint, "the data set", dataset.fingerprint,
                  remedy="Give the data set that it was trained on, or train on this one.")  # fmt: skip
-    started = time.perf_counter()
-    ranks = recommender.rank(cases, exclude_seen=exclude_seen, progress=progress)
-    seconds = time.perf_counter() - started
+    with _ranking_by(recommender, exact, beam_width):
+        started = time.perf_counter()
+        ranks = recommender.rank(cases, exclude_seen=exclude_seen, progress=progress)
+        seconds = time.perf_counter() - started
+        card = protocol_card(recommender, split, part, cases, exclude_seen, cutoffs, seconds)
     item_ids, user_ids = np.array(dataset.catalogue.item_ids), np.array(dataset.user_ids)
     about_cases = {
         "user_id": user_ids[cases.users],
@@ -61,8 +68,35 @@ def evaluate(
         "history_length": cases.histories.lengths,
         "target_count": split.train_counts[cases.targets],
     }
-    card = protocol_card(recommender, split, part, cases, exclude_seen, cutoffs, seconds)
     return Report(card, about_cases, ranks)
+
+
+@runtime_checkable
+class Generative(Protocol):
+    """A recommender that ranks by beam search, or exactly if asked."""
+
+    beam_width: int
+    exact: bool
+
+
+@contextmanager
+def _ranking_by(recommender: Recommender, exact: bool, beam_width: int | None) -> Iterator[None]:
+    """The recommender ranks in this way inside the block, and as before after it."""
+    if not exact and beam_width is None:
+        yield
+        return
+    if not isinstance(recommender, Generative):
+        raise ConfigError(
+            f"{recommender.method} scores every item, so its ranking is always exact. Leave out exact and beam_width."
+        )
+    if beam_width is not None and (exact or beam_width < 1):
+        raise ConfigError(f"exact is {exact} and beam_width {beam_width}. Choose one of them, a width of 1 or more.")
+    before = recommender.exact, recommender.beam_width
+    recommender.exact, recommender.beam_width = exact, beam_width or recommender.beam_width
+    try:
+        yield
+    finally:
+        recommender.exact, recommender.beam_width = before
 
 
 def protocol_card(

@@ -14,6 +14,7 @@ from tesserec.artifacts import read_manifest, write_artifact, write_json
 from tesserec.errors import ArtifactError, ConfigError
 from tesserec.functional.metrics import GAINS, expected_metric, id_metric
 from tesserec.recommenders.base import Ranks
+from tesserec.tables import format_table
 from tesserec.types import FloatArray, PathLike
 
 RANK_COLUMNS = ("found", "ahead", "tied", "id_rank")
@@ -96,9 +97,9 @@ class Report:
             f"{model['config']['method']}: {protocol['part']} part of {protocol['split']}, {len(self):,} users",
             f"candidates: {protocol['candidates']}; ranking: {model['ranking']}",
             "",
-            format_table(["", *(f"@{k}" for k in self.cutoffs)], rows),
+            format_table([["", *(f"@{k}" for k in self.cutoffs)], *rows], align="lr"),
             "",
-            "id_ counts any item with the target's semantic ID as a hit, as most papers do; the others score items.",
+            "id_: any item with the target's semantic ID (or its very score) is a hit, as most papers count.",
             f"targets without a rank: {(~self.ranks.found).sum():,} of {len(self):,}",
         ]
         if self.ranks.exact is not None:
@@ -158,7 +159,7 @@ def side_by_side(reports: Mapping[str, Report], metrics: Sequence[str]) -> str:
     for name in names[1:]:
         require_comparable(names[0], reports[names[0]], name, reports[name])
     rows = [[name, *(f"{report.metrics[metric]:.4f}" for metric in metrics)] for name, report in reports.items()]
-    return format_table(["", *metrics], rows)
+    return format_table([["", *metrics], *rows], align="lr")
 
 
 def require_comparable(first_name: str, first: Report, second_name: str, second: Report) -> None:
@@ -171,13 +172,3 @@ def require_comparable(first_name: str, first: Report, second_name: str, second:
             f"The reports of {first_name} and {second_name} follow different protocols ({found}), so they do not go "
             "into one table. Evaluate both again in the same way."
         )
-
-
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Text columns: the first to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width)
-                  for column, (cell, width) in enumerate(zip(row, widths))).rstrip()
-        for row in [header, *rows]
-    )  # fmt: skip

@@ -1,0 +1,36 @@
+"""The entry point: nothing heavy is imported until a verb runs, so that `--help` answers at once."""
+
+import typer
+
+from tesserec import __version__
+from tesserec.cli.demo import demo
+from tesserec.cli.doctor import doctor
+from tesserec.cli.evaluate import evaluate
+from tesserec.cli.inspect import inspect
+from tesserec.cli.output import reporting
+from tesserec.cli.prepare import prepare
+from tesserec.cli.recipes import recipes
+from tesserec.cli.recommend import recommend
+from tesserec.cli.run import run
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for verb in (demo, prepare, recipes, run, inspect, evaluate, recommend, doctor):
+    app.command()(reporting(verb))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Recommendation with semantic IDs: from a raw log to ranked items."""
+
+
+def main() -> None:
+    """The `tesserec` command."""
+    app()

@@ -1,0 +1,105 @@
+"""What all verbs share: results to stdout, progress to stderr, user errors as one message and exit code 2."""
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+
+import typer
+
+from tesserec.errors import TesserecError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+Arguments = ParamSpec("Arguments")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
+
+INTERRUPTED = 130  # what shells report for a process that Ctrl-C ended
+
+
+def reporting(verb: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """A verb that ends user errors with their message and exit code 2; bugs of ours keep their traceback."""
+
+    @functools.wraps(verb)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        try:
+            verb(*args, **kwargs)
+        except TesserecError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            print("\ninterrupted: the same command, started again, goes on from what is finished", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run
+
+
+def show(value: Any, text: str, *, as_json: bool) -> None:
+    """Print a result: as text for people, or as JSON."""
+    print(json.dumps(value, indent=2) if as_json else text)
+
+
+class TerminalProgress:
+    """Progress on stderr: bars that vanish when their work is done, and lines that stay."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._bars: Bars | None = None
+
+    def say(self, message: str) -> None:
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def task(self, label: str, total: int | None = None) -> Iterator["_Bar"]:
+        if self._bars is not None:  # inside another task: one more line of the same display
+            yield from self._line(self._bars, label, total)
+            return
+        with _bars(self._console) as self._bars:
+            try:
+                yield from self._line(self._bars, label, total)
+            finally:
+                self._bars = None
+
+    @staticmethod
+    def _line(bars: "Bars", label: str, total: int | None) -> Iterator["_Bar"]:
+        line = bars.add_task(label, total=total, note="")
+        try:
+            yield _Bar(bars, line)
+        finally:
+            bars.remove_task(line)
+
+
+def _bars(console: Any) -> "Bars":
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+class _Bar:
+    def __init__(self, bars: "Bars", line: "TaskID") -> None:
+        self._bars, self._line = bars, line
+
+    def advance(self, amount: int = 1, *, note: str = "") -> None:
+        self._bars.update(self._line, advance=amount, **({"note": note} if note else {}))  # type: ignore[arg-type]

@@ -1,0 +1,222 @@
+"""Recipes: which parts a run is made of, and every setting of each, from TOML text to checked dataclasses."""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from tesserec.config import build, nearest, to_dict
+from tesserec.data.dataset import Dataset
+from tesserec.data.splits import Split, by_time, leave_one_out
+from tesserec.errors import ConfigError
+from tesserec.evaluation import CUTOFFS
+from tesserec.recommenders import recommender_class
+from tesserec.text import TextConfig
+from tesserec.tokenizers import tokenizer_class
+from tesserec.training.config import TrainingConfig
+
+SECTIONS = ("split", "text", "tokenizer", "recommender", "training", "evaluation")
+METHODS = (("tokenizer", "method"), ("recommender", "method"))  # the keys that choose a config class
+CHOICE_KEY = {
+    "split": "method",
+    "text": "encoder",
+    "tokenizer": "method",
+    "recommender": "method",
+}  # `--set tokenizer=pq`
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """What trains, what validates and what tests."""
+
+    method: Literal["leave-one-out", "by-time"] = "leave-one-out"
+    validation_from: int | None = None  # by-time: first second (or rank, as in the data) of the validation period
+    test_from: int | None = None  # by-time: first second of the test period
+
+    def __post_init__(self) -> None:
+        given = (self.validation_from is not None, self.test_from is not None)
+        if self.method == "by-time" and not all(given):
+            raise ConfigError("split.method is 'by-time', which needs split.validation_from and split.test_from.")
+        if self.method == "leave-one-out" and any(given):
+            raise ConfigError("split.validation_from and split.test_from need split.method=by-time.")
+
+    def split(self, dataset: Dataset) -> Split:
+        """Cut a data set."""
+        if self.validation_from is None or self.test_from is None:
+            return leave_one_out(dataset)
+        return by_time(dataset, validation_from=self.validation_from, test_from=self.test_from)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What the report at the end of a run says."""
+
+    part: Literal["test", "validation"] = "test"
+    exclude_seen: bool = False  # items of the history are no candidates
+    cutoffs: tuple[int, ...] = CUTOFFS
+    exact: bool = False  # generative models: score every item instead of searching by beam
+    beam_width: int | None = None  # generative models: of the search, None: the recommender's own
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method and its full configuration."""
+
+    method: str
+    config: Any  # of the method's config_class
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"method": self.method, **to_dict(self.config)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The parts of a run. What the recommender has no use for is None: popularity needs neither texts nor training."""
+
+    name: str
+    summary: str
+    split: SplitConfig
+    text: TextConfig | None
+    tokenizer: Choice | None
+    recommender: Choice
+    training: TrainingConfig | None
+    evaluation: EvaluationConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """The complete recipe, defaults included, as plain JSON values."""
+        sections = {name: getattr(self, name) for name in SECTIONS if getattr(self, name) is not None}
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            **{name: part.to_dict() if isinstance(part, Choice) else to_dict(part) for name, part in sections.items()},
+        }
+
+    def text_form(self) -> str:
+        """The complete recipe in the form of a recipe file; what is unset stands as "none"."""
+        lines = [f"summary = {json.dumps(self.summary)}"]
+        for section, values in self.to_dict().items():
+            if isinstance(values, dict):
+                lines += ["", f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+        return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps("none" if value is None else value)
+
+
+def packaged_recipes() -> dict[str, str]:
+    """Name -> summary of the recipes that come with the library."""
+    folder = files("tesserec") / "recipes"
+    names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return {name: tomllib.loads((folder / f"{name}.toml").read_text())["summary"] for name in names}
+
+
+def load_recipe(source: str, settings: Sequence[str] = ()) -> Recipe:
+    """A packaged recipe, or one from a file, with settings changed.
+
+    Args:
+        source: the name of a packaged recipe, or the path of a `.toml` file.
+        settings: `section.key=value`, in order; `section=method` chooses another method, whose settings then start from
+            its defaults; `seed=3` seeds every section that does not say otherwise.
+
+    Raises:
+        ConfigError: no such recipe, section or setting (the nearest one is named), or a value out of range.
+    """
+    values = _read(source)
+    name = Path(source).stem if source.endswith(".toml") else source
+    for setting in settings:
+        _apply(values, setting)
+    recipe = _resolve(values, name)
+    for setting in settings:
+        section = setting.partition("=")[0].strip().partition(".")[0]
+        if section in SECTIONS and getattr(recipe, section) is None:
+            raise ConfigError(f"--set {setting}: {recipe.recommender.method} has no use for {section}. Leave it out.")
+    return recipe
+
+
+def _read(source: str) -> dict[str, Any]:
+    if source.endswith(".toml"):
+        if not Path(source).is_file():
+            raise ConfigError(
+                f"There is no recipe file {source}. Check the path, or use a packaged recipe by its name."
+            )
+        text = Path(source).read_text()
+    else:
+        known = packaged_recipes()
+        if source not in known:
+            raise ConfigError(f"There is no recipe called {source!r}. {nearest(source, known)} Or give a .toml file.")
+        text = (files("tesserec") / "recipes" / f"{source}.toml").read_text()
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source} is not valid TOML: {error}.") from None
+
+
+def _apply(values: dict[str, Any], setting: str) -> None:
+    path, equals, value = setting.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {setting!r} has no value. Write section.key=value, as in training.epochs=5.")
+    section, *keys = path.strip().split(".")
+    if section == "seed" and not keys:
+        values["seed"] = value
+        return
+    if section not in SECTIONS:
+        raise ConfigError(f"--set {setting}: there is no section {section!r}. {nearest(section, SECTIONS)}")
+    if not keys:
+        if section not in CHOICE_KEY:
+            raise ConfigError(f"--set {setting}: say which setting of {section}, as in {section}.key=value.")
+        keys = [CHOICE_KEY[section]]
+    target = values.setdefault(section, {})
+    if section in ("tokenizer", "recommender") and keys == ["method"] and target.get("method") != value:
+        target.clear()  # the settings of one method mean nothing to another
+    for key in keys[:-1]:
+        target = target.setdefault(key, {})
+    target[keys[-1]] = value
+
+
+def _resolve(values: Mapping[str, Any], name: str) -> Recipe:
+    for key, value in values.items():
+        if key not in ("summary", "seed", *SECTIONS):
+            raise ConfigError(f"recipe {name}: there is no section {key!r}. {nearest(key, SECTIONS)}")
+        if key in SECTIONS and not isinstance(value, Mapping):
+            raise ConfigError(
+                f"recipe {name}: {key} is {value!r}. Write it as a table, [{key}] with one setting per line."
+            )
+    if "recommender" not in values:
+        raise ConfigError(f"recipe {name} has no [recommender]. Add one with its method, such as method = 'sasrec'.")
+
+    def section(config_class: type[Any], key: str) -> Any:
+        entries = {name: value for name, value in values.get(key, {}).items() if (key, name) not in METHODS}
+        if "seed" in values and any(field.name == "seed" for field in dataclasses.fields(config_class)):
+            entries = {"seed": values["seed"], **entries}
+        return build(config_class, entries, where=f"recipe {name}, {key}")
+
+    def choice(key: str, class_of: Any) -> Choice:
+        if "method" not in values[key]:
+            raise ConfigError(f"recipe {name}: [{key}] names no method. Add method = '...'.")
+        method = values[key]["method"]
+        return Choice(method, section(class_of(method).config_class, key))
+
+    recommender = choice("recommender", recommender_class)
+    method = recommender_class(recommender.method)
+    if method.needs_semantic_ids and "tokenizer" not in values:
+        raise ConfigError(
+            f"recipe {name}: {recommender.method} recommends by semantic IDs. "
+            "Add [tokenizer] with a method such as 'rkmeans'."
+        )
+    return Recipe(
+        name=name,
+        summary=values.get("summary", ""),
+        split=section(SplitConfig, "split"),
+        text=section(TextConfig, "text") if method.needs_semantic_ids else None,
+        tokenizer=choice("tokenizer", tokenizer_class) if method.needs_semantic_ids else None,
+        recommender=recommender,
+        training=section(TrainingConfig, "training") if method.is_trained else None,
+        evaluation=section(EvaluationConfig, "evaluation"),
+    )

@@ -1,0 +1,23 @@
+"""Text tables for terminals."""
+
+from collections.abc import Sequence
+
+
+def format_table(rows: Sequence[Sequence[str]], *, align: str) -> str:
+    """Rows of equally many cells as aligned columns.
+
+    Args:
+        align: `l` or `r` for each column; the last letter stands for all further columns, too.
+
+        >>> print(format_table([["", "@5"], ["recall", ".25"], ["mrr", ".1"]], align="lr"))
+                 @5
+        recall  .25
+        mrr      .1
+    """
+    n_columns = len(rows[0])
+    sides = align + align[-1] * (n_columns - len(align))
+    widths = [max(len(row[column]) for row in rows) for column in range(n_columns)]
+    pad = {"l": str.ljust, "r": str.rjust}
+    return "\n".join(
+        "  ".join(pad[side](cell, width) for cell, side, width in zip(row, sides, widths)).rstrip() for row in rows
+    )
