@@ -10,7 +10,6 @@ from typing import Any
 
 from tesserec.version import __version__
 
-
 CPU_FEATURES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "sve", "bf16")  # that decide how fast products are
 
 

@@ -1,0 +1,163 @@
+"""The command line: what it says of bad input, what it prints, and that it starts light."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tesserec.cli.main import app
+from tesserec.data import SyntheticConfig, synthetic_catalogue
+
+HEAVY = ("torch", "polars", "faiss", "sklearn", "transformers", "matplotlib", "accelerate", "numpy", "pyarrow")
+
+
+def tesserec(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("shop") / "data"
+    synthetic_catalogue(SyntheticConfig(n_users=60, n_items=50)).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def popularity(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "popularity"
+    assert tesserec("run", "popularity", "--data", data, "--out", folder).exit_code == 0
+    return folder
+
+
+def refused(result: Result, *parts: str) -> None:
+    """The error went to stderr in one message, nothing to stdout, and the exit code is 2."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.count("error: ") == 1
+    assert "Traceback" not in result.stderr
+    for part in parts:
+        assert part in result.stderr
+
+
+@pytest.mark.parametrize("module", ["tesserec", "tesserec.cli.main"])
+def test_importing_loads_nothing_heavy(module):
+    code = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_names_every_verb():
+    text = tesserec("--help").stdout
+    for verb in ("demo", "prepare", "recipes", "run", "inspect", "evaluate", "recommend", "doctor"):
+        assert verb in text
+        assert tesserec(verb, "--help").exit_code == 0
+
+
+def test_results_go_to_stdout_and_progress_to_stderr(data, popularity):
+    result = tesserec("run", "popularity", "--data", data, "--out", popularity)
+    assert "ndcg" in result.stdout
+    assert "cached" not in result.stdout
+    assert "recommender: cached" in result.stderr
+    assert json.loads(tesserec("run", "popularity", "--data", data, "--out", popularity, "--json").stdout)["metrics"]
+
+
+def test_evaluate_can_rank_another_part_without_seen_items_and_save_the_report(popularity, tmp_path):
+    out = tmp_path / "report"
+    result = tesserec("evaluate", popularity, "--part", "validation", "--exclude-seen", "--out", out, "--json")
+    protocol = json.loads(result.stdout)["card"]["protocol"]
+    assert protocol["part"] == "validation"
+    assert "history" in protocol["candidates"]
+    assert (out / "per_user.parquet").exists()
+
+
+def test_recommend_gives_titles_within_the_limits_asked_for(popularity):
+    def rows(*options: str) -> list[dict[str, object]]:
+        return json.loads(tesserec("recommend", popularity, "--json", *options).stdout)["recommendations"]
+
+    first, second, third = rows("--history", "none", "-k", "3")
+    assert first["title"]
+    best = str(first["item_id"])
+    assert [row["item_id"] for row in rows("--history", best, "-k", "2")] == [best, second["item_id"]]
+    assert [row["item_id"] for row in rows("--history", best, "--exclude-seen", "-k", "1")] == [second["item_id"]]
+    assert [row["item_id"] for row in rows("--history", best, "--deny", best, "-k", "1")] == [second["item_id"]]
+    assert [row["item_id"] for row in rows("--history", best, "--allow", str(third["item_id"]))] == [third["item_id"]]
+
+
+def test_recommend_names_the_ids_that_it_does_not_know(popularity):
+    result = tesserec("recommend", popularity, "--history", "nope,neither", "-k", "1")
+    assert "nope, neither" in result.stderr
+    assert "most popular" in result.stderr
+    refused(tesserec("recommend", popularity, "--history", "", "--allow", "nope"), "no item 'nope'")
+
+
+def test_recipes_lists_a_line_each_and_shows_one_in_full():
+    assert "popularity  " in tesserec("recipes").stdout
+    assert "[evaluation]" in tesserec("recipes", "popularity").stdout
+    assert json.loads(tesserec("recipes", "--json").stdout)["popularity"]
+
+
+def test_doctor_names_versions_and_what_is_missing():
+    found = json.loads(tesserec("doctor", "--json").stdout)
+    assert found["required"]["torch"]
+    for extra, command in found["install"].items():
+        assert None in found["extras"][extra].values()
+        assert command == f"pip install 'tesserec[{extra}]'"
+    assert "trains_on" in tesserec("doctor").stdout
+
+
+def test_an_interrupted_command_says_how_to_go_on(monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tesserec.pipeline.packaged_recipes", interrupt)
+    result = tesserec("recipes")
+    assert result.exit_code == 130
+    assert "same command" in result.stderr
+
+
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("tesserec.pipeline.packaged_recipes", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tesserec("recipes")
+
+
+def test_missing_and_unusable_sources_are_refused(tmp_path):
+    refused(tesserec("prepare", tmp_path / "none.csv", "--out", tmp_path / "data"), "none.csv")
+    empty = tmp_path / "empty.csv"
+    empty.write_text("user_id,item_id,timestamp\n")
+    refused(tesserec("prepare", empty, "--out", tmp_path / "data"), "empty.csv")
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("who,what,when\na,b,1\n")
+    refused(tesserec("prepare", wrong, "--out", tmp_path / "data"), "--columns")
+    refused(tesserec("prepare", wrong, "--out", tmp_path / "data", "--columns", "user=nobody"), "nobody")
+    refused(tesserec("prepare", wrong, "--out", tmp_path / "data", "--on-error", "ignore"), "on_error", "'skip'")
+    assert not (tmp_path / "data").exists()
+
+
+def test_unknown_recipes_sections_and_keys_are_refused_with_the_nearest_name(data, tmp_path):
+    run = ("--data", data, "--out", tmp_path / "run")
+    refused(tesserec("run", "popularty", *run), "Did you mean 'popularity'")
+    refused(tesserec("run", "popularity", *run, "--set", "evaluation.cutofs=3"), "Did you mean 'cutoffs'")
+    refused(tesserec("run", "popularity", *run, "--set", "recommender=sasrek"), "Did you mean 'sasrec'")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_artefact_or_not_the_right_one_is_refused(data, popularity, tmp_path):
+    refused(tesserec("run", "popularity", "--data", tmp_path, "--out", tmp_path / "run"), "manifest.json")
+    refused(tesserec("run", "popularity", "--data", popularity / "report", "--out", tmp_path / "run"), "'dataset'")
+    refused(tesserec("evaluate", data), "run.json")
+    synthetic_catalogue(SyntheticConfig(n_users=61, n_items=50)).save(tmp_path / "other")
+    refused(tesserec("evaluate", popularity, "--data", tmp_path / "other"), "do not belong together")
+
+
+def test_a_corrupt_artefact_is_refused_with_the_way_out(data, tmp_path):
+    tesserec("run", "popularity", "--data", data, "--out", tmp_path / "run")
+    (tmp_path / "run" / "recommender" / "items.parquet").write_bytes(b"damaged")
+    refused(tesserec("recommend", tmp_path / "run", "--history", "x"), "damaged", "again")
+
+
+def test_ranking_options_of_generative_models_are_refused_for_others(popularity):
+    refused(tesserec("evaluate", popularity, "--exact"), "always exact")

@@ -1,0 +1,104 @@
+"""Recipes: from TOML and `--set` to checked settings."""
+
+from pathlib import Path
+
+import pytest
+
+from tesserec.errors import ConfigError
+from tesserec.pipeline import load_recipe, packaged_recipes
+from tesserec.pipeline.recipe import SplitConfig
+
+
+def test_every_packaged_recipe_has_a_one_line_summary_and_valid_settings():
+    found = packaged_recipes()
+    assert {"popularity", "item-graph", "sasrec", "tiger", "tiger-paper"} <= set(found)
+    for name, summary in found.items():
+        assert 0 < len(summary) <= 100
+        assert "\n" not in summary
+        assert load_recipe(name).summary == summary
+
+
+def test_a_recipe_written_out_in_full_is_the_same_recipe(tmp_path: Path):
+    recipe = load_recipe("tiger", ["training.epochs=7", "text.template={title}. {brand}"])
+    file = tmp_path / "tiger.toml"
+    file.write_text(recipe.text_form())
+    assert load_recipe(str(file)) == recipe
+
+
+def test_set_changes_a_setting_and_converts_it():
+    recipe = load_recipe("tiger", ["training.epochs=7", "training.clip_norm=none", "evaluation.cutoffs=1,3"])
+    assert recipe.training is not None
+    assert (recipe.training.epochs, recipe.training.clip_norm, recipe.evaluation.cutoffs) == (7, None, (1, 3))
+
+
+def test_choosing_another_method_starts_from_its_defaults(tmp_path: Path):
+    file = tmp_path / "mine.toml"
+    file.write_text("[tokenizer]\nmethod = 'rkmeans'\nn_restarts = 9\n[recommender]\nmethod = 'tiger'\n")
+    kept = load_recipe(str(file), ["tokenizer=rkmeans"])
+    assert kept.tokenizer is not None
+    assert kept.tokenizer.config.n_restarts == 9
+    changed = load_recipe(str(file), ["tokenizer=rqvae", "tokenizer.n_levels=2"])
+    assert changed.tokenizer is not None
+    assert (changed.tokenizer.method, changed.tokenizer.config.n_levels) == ("rqvae", 2)
+
+
+def test_one_seed_seeds_every_section_that_has_none_of_its_own():
+    recipe = load_recipe("tiger", ["seed=5", "tokenizer.seed=2"])
+    assert recipe.training is not None
+    assert recipe.tokenizer is not None
+    assert recipe.text is not None
+    assert (recipe.training.seed, recipe.tokenizer.config.seed, recipe.text.seed) == (5, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["training.epoch=3"], "no setting 'epoch'. Did you mean 'epochs'"),
+        (["trainng.epochs=3"], "no section 'trainng'. Did you mean 'training'"),
+        (["training.epochs=many"], "training.epochs is 'many'. Give a whole number"),
+        (["training.epochs=0"], "training.epochs is 0"),
+        (["training.epochs"], "has no value. Write section.key=value"),
+        (["training=3"], "say which setting of training"),
+        (["tokenizer=rkmean"], "no tokenizer called 'rkmean'. Did you mean 'rkmeans'"),
+        (["recommender=tigre"], "no recommender called 'tigre'. Did you mean 'tiger'"),
+        (["split=by-time"], "needs split.validation_from"),
+    ],
+)
+def test_wrong_settings_are_named_with_the_nearest_right_one(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("tiger", settings)
+
+
+def test_a_setting_that_the_method_has_no_use_for_is_refused():
+    with pytest.raises(ConfigError, match="popularity has no use for training"):
+        load_recipe("popularity", ["training.epochs=3"])
+
+
+def test_unknown_recipes_are_refused_with_the_nearest_name(tmp_path: Path):
+    with pytest.raises(ConfigError, match="Did you mean 'sasrec'"):
+        load_recipe("sasrek")
+    with pytest.raises(ConfigError, match="no recipe file"):
+        load_recipe(str(tmp_path / "mine.toml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[recommender\n", "not valid TOML"),
+        ("[recommendr]\nmethod = 'sasrec'\n", "Did you mean 'recommender'"),
+        ("[training]\nepochs = 3\n", r"has no \[recommender\]"),
+        ("recommender = 'sasrec'\n", "Write it as a table"),
+        ("[recommender]\n", "names no method"),
+        ("[recommender]\nmethod = 'tiger'\n", r"Add \[tokenizer\]"),
+    ],
+)
+def test_damaged_recipe_files_are_refused(tmp_path: Path, text, message):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(str(file))
+
+
+def test_dates_belong_to_the_split_by_time_alone():
+    with pytest.raises(ConfigError, match=r"need split\.method=by-time"):
+        SplitConfig(validation_from=3)

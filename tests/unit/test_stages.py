@@ -1,0 +1,104 @@
+"""The stage cache: what is repeated and what is not, on the cheapest recipe."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tesserec.data import SyntheticConfig, synthetic_catalogue
+from tesserec.errors import ArtifactError
+from tesserec.pipeline import Run, load_recipe, run
+from tesserec.progress import Silent
+
+
+class Spoken(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+    def cached(self) -> list[str]:
+        return [line.partition(":")[0] for line in self.lines if line.endswith(": cached")]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("shop") / "data"
+    synthetic_catalogue(SyntheticConfig(n_users=60, n_items=50)).save(folder)
+    return folder
+
+
+def go(data: Path, out: Path, *settings: str) -> tuple[Run, list[str]]:
+    spoken = Spoken()
+    return run(load_recipe("popularity", settings), data, out, progress=spoken), spoken.cached()
+
+
+def test_a_second_run_repeats_nothing(data, tmp_path):
+    first, cached = go(data, tmp_path / "run")
+    assert cached == []
+    again, cached = go(data, tmp_path / "run")
+    assert cached == ["recommender", "report"]
+    assert again.report.card == first.report.card
+
+
+def test_a_changed_setting_repeats_the_stages_that_depend_on_it(data, tmp_path):
+    go(data, tmp_path / "run")
+    changed, cached = go(data, tmp_path / "run", "evaluation.cutoffs=3")
+    assert cached == ["recommender"]
+    assert changed.report.cutoffs == (3,)
+
+
+def test_changed_data_repeats_everything(data, tmp_path):
+    go(data, tmp_path / "run")
+    synthetic_catalogue(SyntheticConfig(n_users=61, n_items=50)).save(tmp_path / "other")
+    changed, cached = go(tmp_path / "other", tmp_path / "run")
+    assert cached == []
+    assert len(changed.report) == 61
+
+
+def test_a_damaged_artefact_is_made_again(data, tmp_path):
+    go(data, tmp_path / "run")
+    (tmp_path / "run" / "recommender" / "items.parquet").write_bytes(b"damaged")
+    mended, cached = go(data, tmp_path / "run")
+    assert "recommender" not in cached
+    assert len(mended.recommender.recommend([[]], 5).ids()[0]) == 5
+
+
+def test_run_json_holds_the_complete_recipe(data, tmp_path):
+    go(data, tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert about["finished"]
+    assert about["recipe"]["evaluation"]["cutoffs"] == [1, 5, 10, 20, 50]
+    assert about["dataset"]["folder"] == str(data)
+    assert set(about["stages"]) == {"recommender", "report"}
+
+
+def test_an_unfinished_run_is_not_opened(data, tmp_path):
+    go(data, tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**about, "finished": False}))
+    with pytest.raises(ArtifactError, match="not finished"):
+        Run.open(tmp_path / "run")
+
+
+def test_folders_that_are_no_runs_are_refused(data, tmp_path):
+    with pytest.raises(ArtifactError, match="is not a run"):
+        Run.open(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="Choose another folder"):
+        go(data, tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ArtifactError, match="is damaged"):
+        go(data, tmp_path)
+
+
+def test_a_run_whose_data_has_moved_says_so(data, tmp_path):
+    go(data, tmp_path / "run")
+    about = (tmp_path / "run" / "run.json").read_text()
+    (tmp_path / "run" / "run.json").write_text(about.replace(str(data), str(tmp_path / "gone")))
+    with pytest.raises(ArtifactError, match="--data"):
+        _ = Run.open(tmp_path / "run").split
+    assert len(Run.open(tmp_path / "run", data=data).split.test) == 60
