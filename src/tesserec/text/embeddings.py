@@ -9,7 +9,7 @@ import numpy as np
 
 from tesserec.artifacts import fingerprint_bytes, read_manifest, write_artifact, write_json
 from tesserec.data.catalogue import Catalogue
-from tesserec.errors import DataError
+from tesserec.errors import ArtifactError, DataError
 from tesserec.types import FloatArray, PathLike
 
 
@@ -28,7 +28,8 @@ class Embeddings:
             raise DataError(
                 f"Embeddings of shape {self.vectors.shape} do not fit {len(self.catalogue)} items"
                 f"{f' with {len(self.attributes)} attributes' if self.attributes else ''}. "
-                "Give one row per item, in catalogue order."
+                "Give one row "
+                "per item, in catalogue order."
             )
         if not np.isfinite(self.vectors).all():
             rows = np.flatnonzero(~np.isfinite(self.vectors).reshape(len(self.vectors), -1).all(axis=1))
@@ -55,13 +56,21 @@ class Embeddings:
 
     @classmethod
     def load(cls, folder: PathLike) -> Self:
-        """Open saved embeddings, memory-mapped."""
+        """Open saved embeddings, memory-mapped.
+
+        Raises:
+            ArtifactError: the folder holds no embeddings, or a file of them is damaged.
+        """
         import json
 
         import pyarrow.parquet as pq
 
         path = Path(folder)
         manifest = read_manifest(path, kind="embeddings")
-        catalogue = Catalogue(pq.read_table(path / "items.parquet")["item_id"].to_pylist())
-        attributes = tuple(json.loads((path / "attributes.json").read_text()))
-        return cls(catalogue, np.load(path / "vectors.npy", mmap_mode="r"), attributes, manifest.config)
+        try:
+            catalogue = Catalogue(pq.read_table(path / "items.parquet")["item_id"].to_pylist())
+            attributes = tuple(json.loads((path / "attributes.json").read_text()))
+            vectors = np.load(path / "vectors.npy", mmap_mode="r")
+        except (OSError, ValueError, KeyError) as error:
+            raise ArtifactError(f"{path} is damaged: {error}. Encode the items again.") from None
+        return cls(catalogue, vectors, attributes, manifest.config)
