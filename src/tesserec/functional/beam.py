@@ -1,7 +1,7 @@
 """Beam search inside the catalogue: the best semantic IDs of many users at once, and the items that they name.
 
 A beam is not a copy of its user. The hypotheses of one user are query positions of one row, so that a model computes
-what it knows of the user once, and is told from which hypothesis of the previous level each one came, so that step-major
+what it knows of the user once. It is told from which hypothesis of the previous level each one came, so that step-major
 caches are looked up instead of reordered. Scores are unconditional: sums of log-probabilities over *all* codes of each
 level, as in Hugging Face's beam search with a prefix constraint. Every row knows whether its list is proven to be that
 of exact ranking: scores only fall along a path, so nothing that was dropped can come back.
@@ -74,7 +74,6 @@ def beam_search(
     nodes = torch.zeros(n_users, 1, dtype=torch.int64, device=device)
     parents, codes = nodes, nodes
     scores = torch.zeros(n_users, 1, device=device)
-    paths = torch.zeros(n_users, 1, 0, dtype=torch.int64, device=device)
     best_dropped = torch.full((n_users,), -torch.inf, device=device)
     for level, codebook_size in enumerate(index.codebook_sizes):
         if level > 0:
@@ -87,7 +86,8 @@ def beam_search(
         nodes, parents, scores, dropped = _grow(index, level, nodes, scores, log_probs, beam_width, restriction)
         best_dropped = torch.maximum(best_dropped, dropped)
         codes = index.codes[level][nodes].long().masked_fill(scores == -torch.inf, 0)
-        paths = torch.cat([paths.take_along_dim(parents[..., None], dim=1), codes[..., None]], dim=2)
+    paths = index.codes_of(index.n_levels, nodes.flatten()).view(*nodes.shape, -1)
+    paths = paths.masked_fill((scores == -torch.inf)[..., None], 0)
     k = beam_width if certify is None else certify
     last = scores[:, k - 1] if k <= scores.shape[1] else torch.full_like(best_dropped, -torch.inf)
     return BeamResult(paths, nodes, scores, exact=(last > best_dropped) | (best_dropped == -torch.inf))
@@ -105,16 +105,20 @@ def _grow(
     """The best children of each user's nodes: (children, the hypotheses they continue, scores, best score dropped)."""
     n_users, n_beams, codebook_size = log_probs.shape
     owner, child = index.children(level, nodes.flatten())  # (C,): owner is the flat number of a hypothesis
-    code = index.codes[level][child].long()
-    score = scores.flatten()[owner] + log_probs.flatten()[owner * codebook_size + code]
-    row = owner // n_beams
+    code = index.codes[level].index_select(0, child).long()
+    score = scores.flatten().index_select(0, owner)
+    score += log_probs.flatten().index_select(0, owner * codebook_size + code)
+
+    users = torch.arange(n_users + 1, device=nodes.device)
+    starts = torch.searchsorted(owner, users * n_beams)  # where each user's candidates start, and the end
+    n_candidates = starts.diff()
+    widest = int(n_candidates.max())
+    row = torch.repeat_interleave(n_candidates)  # (C,) the user of each candidate
     if restriction is not None:
         score = score.masked_fill(~restriction.permits(level + 1, row, child), -torch.inf)
-
-    starts = torch.searchsorted(row, torch.arange(n_users + 1, device=row.device))  # where each user's candidates start
-    column = torch.arange(len(row), device=row.device) - starts[row]
-    table = torch.full((n_users, int(starts.diff().max())), NOTHING, device=row.device)
-    table[row, column] = _key(score, child)
+    cell = torch.arange(len(row), device=row.device) + (users * widest - starts).index_select(0, row)
+    table = torch.full((n_users, widest), NOTHING, device=row.device)
+    table.view(-1).scatter_(0, cell, _key(score, child))
     best, place = table.topk(min(width + 1, table.shape[1]), dim=1)
     score, child = _score_and_node(best)
     dropped = score[:, width] if score.shape[1] > width else torch.full((n_users,), -torch.inf, device=row.device)

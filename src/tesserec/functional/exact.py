@@ -34,24 +34,20 @@ def exact_scores(node_log_probs: NodeLogProbs, index: ConstraintIndex, *, block:
     Raises:
         ConfigError: the model's answer has another shape than the index asks for.
     """
-    prefixes = torch.zeros(1, 0, dtype=torch.int64, device=index.device)
-    scores: Tensor | None = None  # (B, n_d)
+    scores = torch.zeros(
+        1, 1, device=index.device
+    )  # of the nodes of each depth in turn; the root's are those of any user
     for level, codebook_size in enumerate(index.codebook_sizes):
-        owner, _ = index.children(level, torch.arange(len(prefixes), device=index.device))
-        codes = index.codes[level].long()
+        nodes = torch.arange(index.n_nodes(level), device=index.device)
         parts = list[Tensor]()
-        for first in range(0, len(prefixes), block):
-            part = prefixes[first : first + block]
-            log_probs = node_log_probs(level, part)
+        for part in torch.split(nodes, block):
+            log_probs = node_log_probs(level, index.codes_of(level, part))
             if log_probs.shape[1:] != (len(part), codebook_size):
                 raise ConfigError(
                     f"At level {level} the model answered {tuple(log_probs.shape)} to {len(part)} prefixes, not "
                     f"(users, {len(part)}, {codebook_size}). Give log-probabilities of this level's codes alone."
                 )
-            inside = slice(*index.first_child[level][[first, first + len(part)]].tolist())
-            parts.append(log_probs[:, owner[inside] - first, codes[inside]].float())
-        steps = torch.cat(parts, dim=1)  # (B, n_{d+1})
-        scores = steps if scores is None else scores[:, owner] + steps
-        prefixes = torch.cat([prefixes[owner], codes[:, None]], dim=1)
-    assert scores is not None
+            owner, child = index.children(level, part)
+            parts.append(scores[:, part[owner]] + log_probs[:, owner, index.codes[level][child].long()].float())
+        scores = torch.cat(parts, dim=1)  # (B, n_{d+1})
     return scores[:, index.leaf_of(torch.arange(index.n_items, device=index.device))]

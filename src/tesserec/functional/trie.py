@@ -1,9 +1,9 @@
 """The constraint index: the trie of a catalogue's semantic IDs as a few flat tensors, and item sets that cut it.
 
 Items are sorted by ID once. The nodes of each depth (the distinct prefixes of that length) are numbered in this
-order, so the children of a node are consecutive numbers, a child's number is its edge's place, and every node is a range
-of sorted positions. An edge therefore stores one code and a node one pointer. Allowing some items becomes a prefix sum,
-denying a few becomes binary search; neither rebuilds the trie, and both are exact.
+order, so the children of a node are consecutive numbers, a child's number is its edge's place, and every node is a
+range of sorted positions. An edge therefore stores one code and a node one pointer. Allowing some items becomes a
+prefix sum, denying a few becomes binary search; neither rebuilds the trie, and both are exact.
 
 The layout follows the compressed-row trie of STATIC (arXiv 2602.22647). **Differences from the paper**: child numbers
 are implied, not stored; candidates are laid out by the true number of children instead of the level's largest, which is
@@ -123,11 +123,23 @@ class ConstraintIndex:
         counts = pointers[nodes + 1] - first
         owner = torch.repeat_interleave(counts)
         shift = first - (counts.cumsum(0) - counts)
-        return owner, torch.arange(len(owner), device=self.device) + shift[owner]
+        return owner, torch.arange(len(owner), device=self.device) + shift.index_select(0, owner)
 
     def parents(self, depth: int, nodes: Tensor) -> Tensor:
         """The nodes of depth - 1 that nodes of `depth` hang from: (R,) int64 -> (R,) int64."""
         return torch.searchsorted(self.first_child[depth - 1], nodes.to(torch.int32), right=True) - 1
+
+    def codes_of(self, depth: int, nodes: Tensor) -> Tensor:
+        """The prefixes that nodes of `depth` stand for: (R,) int64 -> (R, depth) int64."""
+        path = list[Tensor]()
+        for above in range(depth, 0, -1):
+            path.append(self.codes[above - 1][nodes].long())
+            nodes = self.parents(above, nodes)
+        return (
+            torch.stack(path[::-1], dim=1)
+            if path
+            else torch.zeros(len(nodes), 0, dtype=torch.int64, device=self.device)
+        )
 
     def positions(self, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """The range [first, last) of sorted positions that each node covers: (R,) -> (R,), (R,) int64."""
@@ -174,12 +186,13 @@ class ConstraintIndex:
                 f"Masks of shape {tuple(allowed.shape)} do not fit {self.n_items} items. Give one bool per item."
             )
         before = torch.zeros(len(allowed), self.n_items + 1, dtype=torch.int32, device=self.device)
-        torch.cumsum(allowed[:, self.item_at], dim=1, dtype=torch.int32, out=before[:, 1:])
-        legal = list[Tensor]()
-        for depth in range(self.n_levels + 2):
-            first, last = self.positions(depth, torch.arange(self.n_nodes(depth), device=self.device))
-            legal.append(before[:, last] > before[:, first])
-        return ItemSets(before, tuple(legal))
+        legal = [allowed.index_select(1, self.item_at)]
+        torch.cumsum(legal[0], dim=1, dtype=torch.int32, out=before[:, 1:])
+        at_node = before  # (G, n_{d+1} + 1): allowed items in front of each node
+        for pointers in reversed(self.first_child):
+            at_node = at_node.index_select(1, pointers)
+            legal.append(at_node.diff(dim=1) > 0)
+        return ItemSets(before, tuple(reversed(legal)))
 
     def restrict(
         self,
