@@ -1,1 +1,79 @@
-"""From histories to recommendations, one file per method."""
+"""From histories to recommendations, one file per method.
+
+The registry names a method's module and class instead of importing it: listing methods costs nothing, and a method is
+loaded when it is asked for.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tesserec.config import build, choose
+from tesserec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tesserec.recommenders.base import Recommender
+    from tesserec.tokenizers.semantic_ids import SemanticIds
+    from tesserec.training.config import TrainingConfig
+    from tesserec.types import PathLike
+
+RECOMMENDERS = {
+    "popularity": "tesserec.recommenders.popularity:Popularity",
+    "item-graph": "tesserec.recommenders.item_graph:ItemGraph",
+    "sasrec": "tesserec.recommenders.sasrec:SASRec",
+    "tiger": "tesserec.recommenders.tiger:Tiger",
+}
+
+
+def recommender_class(method: str) -> "type[Recommender]":
+    """The class of a method.
+
+    Raises:
+        ConfigError: there is no such method; the nearest one is named.
+    """
+    module, name = choose(method, RECOMMENDERS, what="recommender").split(":")
+    found: type[Recommender] = getattr(import_module(module), name)
+    return found
+
+
+def make_recommender(
+    method: str,
+    settings: Mapping[str, Any] | None = None,
+    training: "TrainingConfig | None" = None,
+    semantic_ids: "SemanticIds | None" = None,
+) -> "Recommender":
+    """An unfitted recommender from plain settings, as recipes hold them.
+
+    Args:
+        method: a key of `RECOMMENDERS`.
+        settings: fields of the method's `config_class`; those left out keep their default.
+        training: for methods that are trained; None: `TrainingConfig()`.
+        semantic_ids: for methods that recommend by semantic IDs.
+
+    Raises:
+        ConfigError: an unknown method or setting, or semantic IDs are missing.
+    """
+    from tesserec.training.config import TrainingConfig
+
+    found: Any = recommender_class(method)
+    config = build(found.config_class, settings or {}, where="recommender")
+    needed: dict[str, Any] = {"config": config}
+    if found.is_trained:
+        needed["training"] = training or TrainingConfig()
+    if found.needs_semantic_ids:
+        if semantic_ids is None:
+            raise ConfigError(f"{method} recommends by semantic IDs. Add a tokenizer, or pass semantic_ids.")
+        needed["semantic_ids"] = semantic_ids
+    made: Recommender = found(**needed)
+    return made
+
+
+def load_recommender(folder: "PathLike") -> "Recommender":
+    """Open a trained recommender of any method.
+
+    Raises:
+        ArtifactError: the folder holds no recommender, or a damaged one.
+    """
+    from tesserec.artifacts import read_manifest
+
+    return recommender_class(read_manifest(folder, kind="recommender").config["method"]).load(folder)

@@ -84,10 +84,14 @@ class Recommender(ABC):
     Class attributes:
         method: the name in recipes and manifests.
         config_class: the frozen dataclass of its settings.
+        is_trained: whether the constructor takes `training: TrainingConfig`.
+        needs_semantic_ids: whether it takes `semantic_ids: SemanticIds`.
     """
 
     method: ClassVar[str]
     config_class: ClassVar[type[Any]]
+    is_trained: ClassVar[bool] = False
+    needs_semantic_ids: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -1,7 +1,8 @@
-"""Batches whose cost follows the real tokens: rows of similar length are computed together."""
+"""Batches whose cost follows the real tokens: long sequences are cut, rows of similar length computed together."""
 
 import numpy as np
 
+from tesserec.data.sequences import Sequences
 from tesserec.types import IntArray
 
 PART_OVERHEAD = (
@@ -41,3 +42,19 @@ def parts_by_length(lengths: IntArray, *, max_tokens: int, overhead: int = PART_
         parts.extend(piece for piece in np.array_split(rows, min(n_pieces, len(rows)))[::-1])
         last = first
     return parts[::-1]
+
+
+def windows(sequences: Sequences, n_targets: int) -> Sequences:
+    """Cut sequences so that every item but the first of each is the target of exactly one window.
+
+    A window is an item to start from and up to `n_targets` items to predict, one after the other; neighbouring windows
+    share one item. Counted from the end, all windows of a sequence but its first are full. Sequences of fewer than two
+    items have none.
+    """
+    n_windows = np.maximum(-(-(sequences.lengths - 1) // n_targets), 0)
+    rows = np.repeat(np.arange(len(sequences)), n_windows)
+    before = np.arange(len(rows)) - (np.cumsum(n_windows) - n_windows)[rows]  # windows of the same sequence before this
+    later = n_windows[rows] - 1 - before
+    stops = sequences.stops[rows] - later * n_targets
+    starts = np.maximum(sequences.starts[rows], stops - n_targets - 1)
+    return Sequences(sequences.values, starts, stops, sequences.times)

@@ -44,17 +44,20 @@ class Step:
     n_targets: int  # >= 1; the loss of the step is the sum over all parts divided by this
 
 
+class Steps(Protocol):
+    """The steps of one epoch; a list will do, and so will something that makes a step when it is asked for one."""
+
+    def __getitem__(self, index: int, /) -> Step: ...
+
+
 class Objective(Protocol):
     """What a recommender gives the loop: which steps an epoch has, and the loss of a part."""
 
     def n_steps(self, epoch: int) -> int:
         """Optimiser steps of an epoch, >= 1."""
 
-    def steps(self, epoch: int) -> Sequence[Step]:
-        """The steps of an epoch: a function of (seed, epoch) alone, so that a resumed run sees the same ones.
-
-        May be lazy: only `steps(epoch)[i]` is asked for.
-        """
+    def steps(self, epoch: int) -> Steps:
+        """The steps of an epoch: a function of (seed, epoch) alone, so that a resumed run sees the same ones."""
 
     def loss(self, model: nn.Module, part: Any, device: torch.device) -> Tensor:
         """The summed loss of one part (a scalar).
