@@ -14,7 +14,7 @@ _TAG = re.compile(
 _CODE = re.compile(r"var aPageStart|getTime\(\)|\bfunction\s*\(\w*\)\s*\{")  # scraped page scripts (Amazon 2018)
 _UNWANTED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffd]")
 _SPACE = re.compile(r"\s+")
-_EMPTY_ENTRY = re.compile(r"(?:\s*,)+(?=\s*,)|^(?:\s*,)+\s*|(?:\s*,)+\s*$")  # "Games, , by Sega" after a tag is gone
+_EMPTY_ENTRIES = re.compile(r"\s*,(?:\s*,)+")  # "Games, , by Sega", once a tag is gone
 _ORDINARY = re.compile(r"[\w.!?'’:;()/+\-]+(?: [\w.!?'’:;()/+\-]+)*", re.ASCII)
 _SENTENCE_END = (".", "!", "?", ":", ";")
 
@@ -34,13 +34,11 @@ def clean(value: Any) -> str:
     """
     if isinstance(value, str):
         return _clean_text(value)
-    if value is None or value != value:  # NaN is the value that differs from itself
-        return ""
     if isinstance(value, Mapping):
         return _join(clean(entry) for entry in value.values())
     if isinstance(value, Iterable):
         return _join(clean(entry) for entry in _flatten(value))
-    return str(value)
+    return "" if value is None or value != value else str(value)  # NaN is the value that differs from itself
 
 
 def _clean_text(text: str) -> str:
@@ -58,9 +56,8 @@ def _clean_text(text: str) -> str:
         return ""
     text = html.unescape(html.unescape(text)) if "&" in text else text
     text = _TAG.sub(" ", text) if "<" in text else text
-    text = unicodedata.normalize("NFC", _UNWANTED.sub("", _SPACE.sub(" ", text)))
-    text = _EMPTY_ENTRY.sub("", text) if "," in text else text
-    text = _SPACE.sub(" ", text).strip()
+    text = _EMPTY_ENTRIES.sub(",", text) if "," in text else text
+    text = unicodedata.normalize("NFC", _SPACE.sub(" ", _UNWANTED.sub("", text)).strip(" ,"))
     return "" if text.lower() in MISSING else text
 
 

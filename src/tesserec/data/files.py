@@ -51,7 +51,6 @@ class Delimited:
 
     separator: str
     quoted: bool = True  # RecBole's and MovieLens's files know no quotes
-    encoding: str = "utf-8"
     header: bool = True  # the first line holds the columns' names
 
 
@@ -103,24 +102,19 @@ def read_delimited(
         DataError: a line with too many or too few fields (unless such lines are skipped), or text that is not in the
             expected encoding.
     """
-    gone: list[int] = []
+    invalid: list[pa.csv.InvalidRow] = []
 
     def on_invalid(row: pa.csv.InvalidRow) -> str:
-        gone.append(row.number)
-        if row.text.strip():
-            problems.append((row.number, row.expected_columns, row.actual_columns, row.text[:80]))
-        return "skip" if reading.on_error == "skip" or not row.text.strip() else "error"
+        invalid.append(row)
+        return "skip"  # for now: Arrow does not let an error of ours through
 
-    problems: list[tuple[int, int, int, str]] = []
     try:
         with pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None) as stream:
             table = pa.csv.read_csv(
                 stream,
                 # One thread: only then does Arrow tell the number of a line that it cannot parse.
                 pa.csv.ReadOptions(
-                    use_threads=False, block_size=BLOCK_BYTES, column_names=list(names),
-                    skip_rows=int(kind.header),
-                    encoding=kind.encoding,
+                    use_threads=False, block_size=BLOCK_BYTES, column_names=list(names), skip_rows=int(kind.header)
                 ),
                 pa.csv.ParseOptions(
                     delimiter=kind.separator, quote_char='"' if kind.quoted else False, newlines_in_values=kind.quoted,
@@ -131,25 +125,25 @@ def read_delimited(
                 ),
             )  # fmt: skip
     except pa.ArrowInvalid as error:
-        if not problems:
-            raise _unreadable(path, error) from None
-        table = None
+        raise _unreadable(path, error) from None
     except OSError as error:
         raise _bad_gzip(path, error) from None
-    for number, expected, actual, text in problems:
+    for row in invalid:
         reading.malformed(
-            f"{path}, line {number}",
-            f"{actual} fields where {expected} are expected: {text!r}.",
+            f"{path}, line {row.number}",
+            f"{row.actual_columns} fields where {row.expected_columns} are expected: {row.text[:80]!r}.",
             f"Fields are separated by {kind.separator!r}; correct the line.",
         )
+    frame = pl.DataFrame(pl.from_arrow(table))
+    rows = frame.select((~pl.all_horizontal(pl.all() == "")).arg_true()).to_series()  # blank lines are no rows
 
     def place(row: int) -> str:
-        line = row + 1 + kind.header
-        for number in gone:  # ascending lines that became no row
-            line += number <= line
+        line = int(rows[row]) + 1 + kind.header
+        for skipped in invalid:
+            line += skipped.number <= line
         return f"{path}, line {line}"
 
-    return Table(pl.DataFrame(pl.from_arrow(table)), place)
+    return Table(frame[rows] if len(rows) < len(frame) else frame, place)
 
 
 def read_json(path: Path, reading: Reading, parse: Parse = json.loads) -> Iterator[tuple[int, dict[str, Any]]]:

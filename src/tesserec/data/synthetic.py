@@ -42,8 +42,8 @@ BRANDS = (
 )  # fmt: skip
 SERIES_WORDS = (
     "Aurora", "Basalt", "Comet", "Delta", "Ember", "Fjord", "Glacier", "Harbor", "Indigo", "Jasper", "Krypton",
-    "Lagoon", "Meteor", "Nimbus", "Onyx", "Prairie", "Quartz", "Raven", "Sierra", "Tundra", "Umbra", "Vortex", "Willow", "Xenon",
-    "Zenith",
+    "Lagoon", "Meteor", "Nimbus", "Onyx", "Prairie", "Quartz", "Raven", "Sierra", "Tundra", "Umbra", "Vortex",
+    "Willow", "Xenon", "Zenith",
 )  # fmt: skip
 COLOURS = ("black", "white", "red", "blue", "green", "grey", "orange", "violet")
 MATERIALS = ("steel", "oak", "cotton", "ceramic", "aluminium", "recycled plastic", "leather", "bamboo", "glass", "wool")

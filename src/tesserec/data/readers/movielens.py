@@ -10,6 +10,7 @@ import polars as pl
 
 from tesserec.data.files import Delimited, first_line, read_delimited
 from tesserec.data.raw import Raw, Reading, chosen_texts, events_frame, items_frame
+from tesserec.errors import DataError
 
 COLUMNS = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
 CSV_HEADER = "userId,movieId,rating,timestamp"
@@ -71,6 +72,8 @@ def _is_ratings(path: Path) -> bool:
 
 def read(path: Path, items: Path | None, reading: Reading) -> Raw:
     """Read ratings, and the movies: the file given, or the one beside the ratings."""
+    if path.name not in EDITIONS:
+        raise DataError(f"{path} is no log of MovieLens: its name would be {' or '.join(EDITIONS)}. Give that file.")
     edition = EDITIONS[path.name]
     reading.use(path, "interactions")
     reading.use_columns(path, COLUMNS)
