@@ -1,0 +1,480 @@
+"""TIGER: read the semantic IDs of the history, generate the semantic ID of the next item.
+
+An encoder-decoder of T5's kind reads the codes of a user's latest items as one token sequence and emits the L codes of
+the next item one after another; beam search inside the catalogue's trie turns this into ranked items. Because similar
+items share their first codes, what is learned of one item helps its neighbours.
+
+Paper: Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023 (arXiv 2305.05065), section 3.2.
+
+Differences from the paper:
+- Decoding is constrained to the catalogue (the paper filters invalid IDs afterwards): no slot of a list is wasted.
+- One output head per level is the default; the paper's vocabulary shared by all levels is `output = "shared"`.
+- The user token is off by default: GRID and the paper's own table find no reliable gain from it. With it, one in ten
+  training samples carries an "unknown user" token, which then serves histories of users that were not trained on.
+- No end-of-sequence token: all IDs are equally long.
+- Every prefix of a training sequence is a sample (the paper does not say; all reproductions that reach its numbers do).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tesserec.artifacts import fingerprint_bytes, fingerprint_json
+from tesserec.config import build, to_dict
+from tesserec.data.sequences import Sequences
+from tesserec.data.splits import Cases, Split
+from tesserec.errors import ConfigError, DataError
+from tesserec.functional.beam import BeamResult, beam_search, expand, rank_targets
+from tesserec.functional.exact import exact_scores
+from tesserec.functional.trie import ConstraintIndex, ItemSets, Restriction
+from tesserec.networks.t5 import T5, Memory, Past, T5Config
+from tesserec.progress import SILENT, Progress
+from tesserec.recommenders.base import Candidates, Ranks, Recommendations, Recommender, blocks, top_k
+from tesserec.recommenders.validation import validation_metric
+from tesserec.tokenizers.semantic_ids import SemanticIds
+from tesserec.training.batching import parts_by_length
+from tesserec.training.config import TrainingConfig
+from tesserec.training.loop import Step, TrainingLog, train
+from tesserec.training.seeds import seed_of, seeded
+from tesserec.types import IntArray
+
+START = 0  # the decoder's first input, and what pads the encoder's
+UNKNOWN_USER_SHARE = 0.1  # of the training samples, where there are user tokens
+ROWS_PER_SOFTMAX = 64  # of a shared vocabulary: bounds the logits that are held at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class TigerConfig:
+    """The network is the paper's; `tiger-paper.toml` holds the rest of its setting."""
+
+    width: int = 128
+    ff_width: int = 1024
+    n_layers: int = 4  # of the encoder and of the decoder
+    n_heads: int = 6
+    head_width: int = 64
+    dropout: float = 0.1
+    max_items: int = 20  # latest items of the history that are read
+    output: Literal["per-level", "shared"] = "per-level"  # one head per level, or one softmax over all tokens
+    user_buckets: int = 0  # user tokens (users are hashed into so many), 0: none
+    beam_width: int = 50  # hypotheses kept per user; at least k are kept in any case
+    users_per_batch: int = 128  # that are decoded together
+
+    def __post_init__(self) -> None:
+        if self.max_items < 1 or self.beam_width < 1 or self.users_per_batch < 1 or self.user_buckets < 0:
+            raise ConfigError("max_items, beam_width and users_per_batch must be at least 1, user_buckets at least 0.")
+        self.network()
+
+    def network(self) -> T5Config:
+        names = ("width", "ff_width", "n_layers", "n_heads", "head_width", "dropout")
+        return T5Config(**{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Token numbers: START, then the codes of level 0, of level 1, ..., then the user buckets and the unknown user."""
+
+    codebook_sizes: tuple[int, ...]
+    n_users: int = 0  # user tokens, the unknown user included
+    first_code: int = START + 1
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """The token of code 0 of each level."""
+        return tuple(self.first_code + sum(self.codebook_sizes[:level]) for level in range(len(self.codebook_sizes)))
+
+    @property
+    def first_user(self) -> int:
+        return self.first_code + sum(self.codebook_sizes)
+
+    def __len__(self) -> int:
+        return self.first_user + self.n_users
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of similar length."""
+
+    tokens: Tensor  # (B, T) int64, padded on the right with START
+    lengths: Tensor | None  # (B,) tokens of each row; None: no row is padded
+    targets: Tensor  # (B, L) int64 codes; empty (0, L) when decoding
+
+
+class TigerNetwork(nn.Module):
+    """Token embedding, encoder-decoder and output head."""
+
+    def __init__(self, config: T5Config, vocabulary: Vocabulary, output: str) -> None:
+        super().__init__()
+        self.vocabulary, self.output = vocabulary, output
+        self.register_buffer("offsets", torch.tensor(vocabulary.offsets), persistent=False)
+        self.embedding = nn.Embedding(len(vocabulary), config.width)
+        self.t5 = T5(config)
+        if output == "per-level":
+            self.heads = nn.ModuleList(nn.Linear(config.width, size, bias=False) for size in vocabulary.codebook_sizes)
+
+    offsets: Tensor  # (L,)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The summed cross-entropy of all codes of the batch's targets, divided by L."""
+        n_levels = len(self.vocabulary.codebook_sizes)
+        memory = self.t5.encode(self.embedding(batch.tokens), batch.lengths)
+        states = self.t5.decode(self.chains(batch.targets[:, None, :-1]), memory)[:, 0]  # (B, L, D)
+        if self.output == "shared":
+            tokens = batch.targets + self.offsets
+            return F.cross_entropy(self._shared_logits(states.flatten(0, 1)).float(), tokens.flatten(),
+                                   reduction="sum") / n_levels  # fmt: skip
+        losses = [
+            F.cross_entropy(head(states[:, level]).float(), batch.targets[:, level], reduction="sum")
+            for level, head in enumerate(self.heads)
+        ]
+        return torch.stack(losses).sum() / n_levels
+
+    def chains(self, codes: Tensor) -> Tensor:
+        """Decoder inputs of chains of codes (B, W, l): (B, W, l + 1, D), the start token first."""
+        tokens = codes + self.offsets[: codes.shape[-1]]
+        return self.embedding(F.pad(tokens, (1, 0), value=START))
+
+    def log_probs(self, states: Tensor, level: int) -> Tensor:
+        """(..., D) -> (..., K_level) float32: log-softmax over the head, or over the whole shared vocabulary."""
+        if self.output == "per-level":
+            return F.log_softmax(self.heads[level](states).float(), dim=-1)
+        first = self.vocabulary.offsets[level]
+        codes = slice(first, first + self.vocabulary.codebook_sizes[level])
+        rows = states.flatten(0, -2)
+        parts = []
+        for start in range(0, len(rows), ROWS_PER_SOFTMAX):
+            logits = self._shared_logits(rows[start : start + ROWS_PER_SOFTMAX]).float()
+            parts.append(logits[:, codes] - logits.logsumexp(dim=1, keepdim=True))
+        return torch.cat(parts).view(*states.shape[:-1], -1)
+
+    def _shared_logits(self, states: Tensor) -> Tensor:
+        """T5's tied output: states, scaled by 1 / sqrt(D), times the token embeddings."""
+        return F.linear(states * states.shape[-1] ** -0.5, self.embedding.weight)
+
+
+class Decoder:
+    """A user batch that is being decoded: the model's side of `beam_search` and `exact_scores`."""
+
+    def __init__(self, network: TigerNetwork, batch: Batch) -> None:
+        self.network = network
+        self.memory: Memory = network.t5.encode(network.embedding(batch.tokens), batch.lengths)
+        self.past: Past = network.t5.begin(self.memory)
+        self.n_users = len(batch.tokens)
+
+    def step(self, level: int, parents: Tensor | None, codes: Tensor | None) -> Tensor:
+        """One step of a beam search; see `tesserec.functional.beam.Step`."""
+        tokens = torch.full((self.n_users, 1), START, device=self.network.offsets.device)
+        if codes is not None:
+            tokens = codes + self.network.offsets[level - 1]
+        states, self.past = self.network.t5.extend(self.network.embedding(tokens), parents, self.past, self.memory)
+        return self.network.log_probs(states, level)
+
+    def node_log_probs(self, level: int, prefixes: Tensor) -> Tensor:
+        """All nodes of a level at once; see `tesserec.functional.exact.NodeLogProbs`."""
+        chains = self.network.chains(prefixes[None].expand(self.n_users, -1, -1))
+        return self.network.log_probs(self.network.t5.decode(chains, self.memory)[:, :, -1], level)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Every (history, next item) pair of the training part, as places in its values array."""
+
+    values: IntArray  # (E,) item rows
+    starts: IntArray  # (S,) where the sample's user starts
+    targets: IntArray  # (S,) where the next item stands; the history is all before it
+    users: IntArray  # (S,) row of the user
+
+    @classmethod
+    def of(cls, train: Sequences) -> Self:
+        users, index = train.positions()
+        later = index > train.starts[users]
+        users, index = users[later], index[later]
+        if not len(users):
+            raise DataError("No user has two items to train on. Prepare the data with a larger k-core.")
+        return cls(train.values, train.starts[users], index, users)
+
+
+class TigerObjective:
+    """The steps of an epoch: a random order of all samples, cut into batches, each in parts of similar length."""
+
+    def __init__(self, tiger: "Tiger", split: Split) -> None:
+        self.tiger, self.samples = tiger, Samples.of(split.train)
+        self.batch_size, self.seed = tiger.training.batch_size, tiger.training.seed
+
+    def n_steps(self, epoch: int) -> int:
+        return -(-len(self.samples.users) // self.batch_size)
+
+    def steps(self, epoch: int) -> "_EpochSteps":
+        order = np.random.default_rng(seed_of(self.seed, epoch)).permutation(len(self.samples.users))
+        return _EpochSteps(self, order)
+
+    def step(self, rows: IntArray, seed: int) -> Step:
+        """The chosen samples as one optimiser step."""
+        samples, tiger = self.samples, self.tiger
+        histories = Sequences(samples.values, samples.starts[rows], samples.targets[rows])
+        targets = samples.values[samples.targets[rows]]
+        users = tiger.user_tokens(samples.users[rows])
+        if users is not None:
+            unknown = np.random.default_rng(seed).random(len(users)) < UNKNOWN_USER_SHARE
+            users = np.where(unknown, len(tiger.vocabulary) - 1, users)
+        parts = [part for _, part in tiger.batches(histories, users, targets, tiger.training.tokens_per_part)]
+        return Step(parts, len(rows))
+
+    def loss(self, model: nn.Module, part: Batch, device: torch.device) -> Tensor:
+        loss: Tensor = model(to_device(part, device))
+        return loss
+
+
+@dataclass(frozen=True)
+class _EpochSteps(Sequence[Step]):
+    objective: TigerObjective
+    order: IntArray
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.objective.batch_size)
+
+    def __getitem__(self, index: Any) -> Any:
+        rows = self.order[index * self.objective.batch_size : (index + 1) * self.objective.batch_size]
+        return self.objective.step(rows, seed_of(self.objective.seed, int(rows[0]), index))
+
+
+class Tiger(Recommender):
+    """Generative retrieval over any semantic IDs."""
+
+    method = "tiger"
+    config_class = TigerConfig
+    is_trained = True
+    needs_semantic_ids = True
+
+    def __init__(
+        self,
+        semantic_ids: SemanticIds,
+        config: TigerConfig = TigerConfig(),
+        training: TrainingConfig = TrainingConfig(),
+    ) -> None:
+        super().__init__(config)
+        self.semantic_ids, self.training = semantic_ids, training
+        self.vocabulary = Vocabulary(semantic_ids.codebook_sizes, config.user_buckets + 1 if config.user_buckets else 0)
+        with seeded(training.seed):
+            self.network = TigerNetwork(config.network(), self.vocabulary, config.output)
+        self.log = TrainingLog()
+        self.beam_width, self.exact = config.beam_width, False  # how items are ranked; may be changed at any time
+        self._user_bucket: IntArray = np.zeros(0, dtype=np.int64)  # (U,) of the users of the training data
+        self._item_tokens = semantic_ids.codes + np.array(self.vocabulary.offsets)  # (N, L)
+
+    # -- fitting ---------------------------------------------------------------------------------------------------
+
+    def _fit(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
+        if split.dataset.catalogue.fingerprint != self.semantic_ids.catalogue.fingerprint:
+            raise ConfigError(
+                f"The semantic IDs describe {len(self.semantic_ids.catalogue)} items, the data set has {split.n_items}, "
+                "or the same in another order. Make the IDs from the embeddings of this data set."
+            )
+        if self.config.user_buckets:
+            self._user_bucket = np.array(
+                [user_bucket(user, self.config.user_buckets) for user in split.dataset.user_ids]
+            )
+        training = self.training
+        self.log = train(
+            self.network,
+            TigerObjective(self, split),
+            training,
+            validate=lambda _: validation_metric(
+                self, split, training.metric, n_users=training.validation_users, seed=training.seed
+            ),
+            checkpoints=checkpoints,
+            identity=fingerprint_json([self.full_config, self.sources]),
+            progress=progress,
+        )
+
+    def user_tokens(self, users: IntArray | None) -> IntArray | None:
+        """(B,) the user token of each row of the training data's users; the unknown user for None; None without any."""
+        if not self.config.user_buckets or users is None:
+            return None
+        return self.vocabulary.first_user + self._user_bucket[users]
+
+    def batches(
+        self, histories: Sequences, users: IntArray | None, targets: IntArray | None, max_tokens: int
+    ) -> Iterator[tuple[IntArray, Batch]]:
+        """Histories as token batches of similar length.
+
+        Args:
+            histories: B sequences of item rows; the latest `max_items` of each are read.
+            users: (B,) user tokens, or None: the unknown user, where there are user tokens.
+            targets: (B,) item rows, or None when decoding.
+            max_tokens: of a batch, about.
+
+        Yields:
+            The rows that a batch holds, and the batch.
+        """
+        recent = histories.last(self.config.max_items)
+        n_levels, lengths = self.semantic_ids.n_levels, recent.lengths
+        front = 1 if self.config.user_buckets else 0
+        for rows in parts_by_length(np.maximum(lengths * n_levels + front, 1), max_tokens=max_tokens):
+            part, n_items = recent.take(rows), max(int(lengths[rows].max()), 0)
+            column = np.arange(n_items)
+            real = column < lengths[rows, None]
+            items = part.values[np.where(real, part.starts[:, None] + column, 0)]
+            tokens = np.where(real[..., None], self._item_tokens[items], START).reshape(len(rows), n_items * n_levels)
+            if front:
+                first = users[rows] if users is not None else np.full(len(rows), len(self.vocabulary) - 1)
+                tokens = np.concatenate([first[:, None], tokens], axis=1)
+            if not tokens.shape[1]:  # nothing is known of these users: one START token stands for that
+                tokens = np.full((len(rows), 1), START)
+            padded = not real.all()
+            yield (
+                rows,
+                Batch(
+                    torch.from_numpy(tokens),
+                    torch.from_numpy(np.maximum(lengths[rows] * n_levels + front, 1)) if padded else None,
+                    torch.from_numpy(
+                        self.semantic_ids.codes[targets[rows]] if targets is not None else np.zeros((0, n_levels))
+                    ),
+                ),
+            )
+
+    # -- answering -------------------------------------------------------------------------------------------------
+
+    @property
+    def ranking(self) -> str:
+        return "exact, every semantic ID scored" if self.exact else f"beam of {self.beam_width}, constrained"
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def _recommend(self, histories: Sequences, k: int, candidates: Candidates) -> Recommendations:
+        items = np.full((len(histories), k), -1, dtype=np.int64)
+        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+        for rows, decoder, restriction, index in self._decoders(histories, None, candidates):
+            if self.exact:
+                every = exact_scores(decoder.node_log_probs, index).cpu().numpy()
+                _mask(candidates, rows, every)
+                items[rows], scores[rows] = top_k(every, k)
+            else:
+                result = self._search(decoder, index, restriction, max(self.beam_width, k))
+                best, values = expand(result, index, k, restriction=restriction)
+                items[rows], scores[rows] = best.cpu().numpy(), values.cpu().numpy()
+        return Recommendations(self.fitted_catalogue, items, scores)
+
+    def rank(self, cases: Cases, *, exclude_seen: bool = False, progress: Progress = SILENT) -> Ranks:
+        found, exact = np.zeros((2, len(cases)), dtype=np.bool_)
+        ahead, tied, id_rank = np.zeros((3, len(cases)), dtype=np.int64)
+        with progress.task("ranking", len(cases)) as task:
+            for block in blocks(len(cases)):
+                part = cases.take(np.arange(len(cases))[block])
+                candidates = Candidates(denied=part.histories if exclude_seen else None)
+                users = self.user_tokens(part.users)
+                for rows, decoder, restriction, index in self._decoders(part.histories, users, candidates):
+                    at = block.start + rows
+                    if self.exact:
+                        every = exact_scores(decoder.node_log_probs, index).cpu().numpy()
+                        _mask(candidates, rows, every)
+                        found[at], ahead[at], tied[at], id_rank[at] = self._exact_ranks(every, part.targets[rows])
+                        exact[at] = True
+                    else:
+                        result = self._search(decoder, index, restriction, self.beam_width)
+                        targets = torch.from_numpy(part.targets[rows]).to(index.device)
+                        ranks = rank_targets(result, index, targets, restriction=restriction)
+                        found[at], ahead[at] = ranks.found.cpu().numpy(), ranks.ahead.cpu().numpy()
+                        tied[at], id_rank[at] = ranks.tied.cpu().numpy(), ranks.id_rank.cpu().numpy()
+                        exact[at] = result.exact.cpu().numpy()
+                    task.advance(len(rows))
+        return Ranks(found, ahead, np.maximum(tied, 1), id_rank, exact)
+
+    def _exact_ranks(self, scores: Any, targets: IntArray) -> tuple[Any, Any, Any, Any]:
+        target = scores[np.arange(len(scores)), targets][:, None]
+        above = scores > target
+        _, first_of_id = np.unique(self.semantic_ids.group_of_item, return_index=True)
+        best_of_id = np.maximum.reduceat(
+            scores[:, np.argsort(self.semantic_ids.group_of_item, kind="stable")],
+            np.concatenate([[0], np.cumsum(self.semantic_ids.group_sizes)[:-1]]),
+            axis=1,
+        )
+        assert best_of_id.shape[1] == len(first_of_id)
+        ids_above = (best_of_id > target).sum(axis=1)
+        return np.isfinite(target[:, 0]), above.sum(axis=1), (scores == target).sum(axis=1), ids_above + 1
+
+    def _search(
+        self, decoder: Decoder, index: ConstraintIndex, restriction: Restriction | None, beam_width: int
+    ) -> BeamResult:
+        return beam_search(decoder.step, index, beam_width=beam_width, restriction=restriction)
+
+    @torch.inference_mode()
+    def _decoders(
+        self, histories: Sequences, users: IntArray | None, candidates: Candidates
+    ) -> Iterator[tuple[IntArray, Decoder, Restriction | None, ConstraintIndex]]:
+        """The histories in batches of similar length, encoded: (rows, decoder, what they may get, index)."""
+        device = self.network.offsets.device
+        index = self.semantic_ids.trie().to(device)
+        self.network.eval()
+        shared: ItemSets | None = None
+        if candidates.allowed is not None and candidates.allowed.ndim == 1:
+            shared = index.item_sets(candidates.allowed)
+        max_tokens = self.config.users_per_batch * self.semantic_ids.n_levels * min(self.config.max_items, 8)
+        for rows, batch in self.batches(histories, users, None, max_tokens):
+            restriction = None
+            if candidates.allowed is not None:
+                restriction = index.restrict(shared if shared else index.item_sets(candidates.allowed[rows]))
+            if candidates.denied is not None:
+                denied_rows, places = candidates.denied.take(rows).positions()
+                items = candidates.denied.values[places].astype(np.int64)
+                pairs = torch.from_numpy(denied_rows).to(device), torch.from_numpy(items).to(device)
+                restriction = (restriction or index.restrict()).deny(*pairs)
+            yield rows, Decoder(self.network, to_device(batch, device)), restriction, index
+
+    # -- saving ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def _from_manifest(cls, folder: Path, config: dict[str, Any]) -> Self:
+        semantic_ids = SemanticIds.load(folder / "semantic_ids")
+        return cls(
+            semantic_ids,
+            build(TigerConfig, config["recommender"], where=f"{folder}, recommender"),
+            build(TrainingConfig, config["training"], where=f"{folder}, training"),
+        )
+
+    def _extra_config(self) -> dict[str, Any]:
+        return {"training": to_dict(self.training), "codebook_sizes": list(self.semantic_ids.codebook_sizes)}
+
+    def _extra_sources(self) -> dict[str, str]:
+        return {"semantic_ids": self.semantic_ids.fingerprint}
+
+    def _write(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        from tesserec.artifacts import write_json
+
+        save_file(self.network.state_dict(), folder / "weights.safetensors")
+        self.semantic_ids.save(folder / "semantic_ids")
+        np.save(folder / "user_buckets.npy", self._user_bucket)
+        write_json(folder / "training_log.json", self.log.rows)
+
+    def _read(self, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        self.network.load_state_dict(load_file(folder / "weights.safetensors"))
+        self.network.eval()
+        self._user_bucket = np.load(folder / "user_buckets.npy")
+
+
+def _mask(candidates: Candidates, rows: IntArray, scores: Any) -> None:
+    allowed = candidates.allowed
+    part = allowed[rows] if allowed is not None and allowed.ndim == 2 else allowed
+    Candidates(part, candidates.denied.take(rows) if candidates.denied is not None else None).mask(scores)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch's tensors on the device."""
+    lengths = batch.lengths.to(device) if batch.lengths is not None else None
+    return Batch(batch.tokens.to(device), lengths, batch.targets.to(device))
+
+
+def user_bucket(user_id: str, n_buckets: int) -> int:
+    """A user's token bucket: the same in every process, which Python's own hash of text is not."""
+    return int(fingerprint_bytes(user_id.encode()), 16) % n_buckets
