@@ -10,7 +10,24 @@ from tesserec.data.cleaning import clean
 
 @pytest.mark.parametrize(
     "nothing",
-    [None, "", "  ", "nan", "NaN", "None", "null", "N/A", float("nan"), [], {}, [[]], "[]", "['']", ["", None, "nan"], "&nbsp;"],
+    [
+        None,
+        "",
+        "  ",
+        "nan",
+        "NaN",
+        "None",
+        "null",
+        "N/A",
+        float("nan"),
+        [],
+        {},
+        [[]],
+        "[]",
+        "['']",
+        ["", None, "nan"],
+        "&nbsp;",
+    ],
 )
 def test_every_way_of_saying_nothing_becomes_an_empty_text(nothing):
     assert clean(nothing) == ""

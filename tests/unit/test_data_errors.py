@@ -34,7 +34,9 @@ def test_unknown_format(tmp_path):
 
 def test_a_column_that_does_not_exist_is_answered_with_those_that_do(tmp_path):
     log = write(tmp_path, "log.csv", GOOD)
-    expected = r"log.csv has no column 'userid' \(wanted for the user\). Did you mean 'user_id'\? Its columns are 'user_id', "
+    expected = (
+        r"log.csv has no column 'userid' \(wanted for the user\). Did you mean 'user_id'\? Its columns are 'user_id', "
+    )
     with pytest.raises(DataError, match=expected):
         prepare(log, config=PrepareConfig(columns=("user=userid",)))
     with pytest.raises(DataError, match="no column 'name'. Its columns are 'item_id', 'title'"):
@@ -44,7 +46,9 @@ def test_a_column_that_does_not_exist_is_answered_with_those_that_do(tmp_path):
 
 def test_a_log_whose_columns_are_not_known_says_how_to_name_them(tmp_path):
     log = write(tmp_path, "log.csv", "who,item_id\nu1,a\n")
-    with pytest.raises(DataError, match=r"none of the columns 'who', 'item_id' is known to hold the user.*--columns user=COLUMN"):
+    with pytest.raises(
+        DataError, match=r"none of the columns 'who', 'item_id' is known to hold the user.*--columns user=COLUMN"
+    ):
         prepare(log)
 
 
@@ -64,7 +68,9 @@ def test_empty_data(tmp_path, name, content, message):
 
 
 def test_nothing_left_after_k_core_shows_where_it_went(tmp_path):
-    with pytest.raises(DataError, match=r"is left: read: 1 users, 1 items, 1 interactions; .*; 5-core: 0 users.*Lower k_core"):
+    with pytest.raises(
+        DataError, match=r"is left: read: 1 users, 1 items, 1 interactions; .*; 5-core: 0 users.*Lower k_core"
+    ):
         prepare(write(tmp_path, "log.csv", GOOD), config=PrepareConfig(k_core=5))
 
 
@@ -133,7 +139,13 @@ def test_a_folder_without_a_log_is_described(tmp_path):
     write(tmp_path, "empty.csv", "")
     with pytest.raises(DataError, match="not recognised") as caught:
         prepare(tmp_path)
-    for shown in ("data.csv (who, what)", "notes.md", "empty.csv is empty", "--columns user=COLUMN", "--format (recbole, "):
+    for shown in (
+        "data.csv (who, what)",
+        "notes.md",
+        "empty.csv is empty",
+        "--columns user=COLUMN",
+        "--format (recbole, ",
+    ):
         assert shown in str(caught.value)
     assert "no files" in str(pytest.raises(DataError, prepare, _empty_folder(tmp_path)).value)
 

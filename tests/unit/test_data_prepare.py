@@ -22,7 +22,9 @@ ITEMS = pl.DataFrame({"item_id": ["z", "c", "b", "a"], "title": ["never bought",
 
 def told(dataset):
     ids = dataset.catalogue.item_ids
-    return {user: "".join(ids[item] for item in row) for user, row in zip(dataset.user_ids, dataset.sequences, strict=True)}
+    return {
+        user: "".join(ids[item] for item in row) for user, row in zip(dataset.user_ids, dataset.sequences, strict=True)
+    }
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,10 @@ def test_preparing_tells_what_it_finds():
 def test_config_round_trips_and_refuses_nonsense():
     config = PrepareConfig(columns=("user=u",), k_core=5, min_rating=4.0)
     assert build(PrepareConfig, to_dict(config), where="prepare") == config
-    assert build(PrepareConfig, {"columns": "user=u,item=i", "k_core": "5"}, where="prepare").columns == ("user=u", "item=i")
+    assert build(PrepareConfig, {"columns": "user=u,item=i", "k_core": "5"}, where="prepare").columns == (
+        "user=u",
+        "item=i",
+    )
     with pytest.raises(ConfigError, match="k_core is 0. Use 1"):
         PrepareConfig(k_core=0)
     with pytest.raises(ConfigError, match="no role 'usr'. Did you mean 'user'"):

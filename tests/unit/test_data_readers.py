@@ -21,7 +21,8 @@ def histories(dataset):
     """User id -> item ids, oldest first."""
     rows = dataset.sequences
     return {
-        user: [dataset.catalogue.item_ids[item] for item in row] for user, row in zip(dataset.user_ids, rows, strict=True)
+        user: [dataset.catalogue.item_ids[item] for item in row]
+        for user, row in zip(dataset.user_ids, rows, strict=True)
     }
 
 
@@ -30,7 +31,9 @@ def texts(dataset):
 
 
 LOG = "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu2\ta\t5\t30\nu1\tb\t4\t20\nu1\ta\t3.5\t1e1\n"
-ITEMS = 'item_id:token\ttitle:token_seq\tprice:float\tvector:float_seq\nb\tThe "B" &amp; C\t3\t0.1 0.2\na\tA\t\t0.3 0.4\n'
+ITEMS = (
+    'item_id:token\ttitle:token_seq\tprice:float\tvector:float_seq\nb\tThe "B" &amp; C\t3\t0.1 0.2\na\tA\t\t0.3 0.4\n'
+)
 
 
 @pytest.mark.parametrize("end", ["", ".gz"])
@@ -100,7 +103,9 @@ def test_amazon_2018_with_a_scraped_script_for_a_title(tmp_path):
     write(
         tmp_path,
         "All_Beauty.json.gz",
-        lines([{"overall": 5.0, "verified": True, "reviewerID": "A1", "asin": "B1", "unixReviewTime": 100, "style": {}}]),
+        lines(
+            [{"overall": 5.0, "verified": True, "reviewerID": "A1", "asin": "B1", "unixReviewTime": 100, "style": {}}]
+        ),
     )
     meta = {
         "asin": "B1", "title": "var aPageStart = (new Date()).getTime();", "category": ["Beauty", "</span></span></span>"],
@@ -115,9 +120,23 @@ def test_amazon_2018_with_a_scraped_script_for_a_title(tmp_path):
 
 
 def test_amazon_2023_has_parent_items_and_milliseconds(tmp_path):
-    review = {"rating": 4.0, "title": "ok", "asin": "B7", "parent_asin": "B1", "user_id": "A1", "timestamp": 1588687728923}
+    review = {
+        "rating": 4.0,
+        "title": "ok",
+        "asin": "B7",
+        "parent_asin": "B1",
+        "user_id": "A1",
+        "timestamp": 1588687728923,
+    }
     write(tmp_path, "All_Beauty.jsonl.gz", lines([review]))
-    meta = {"title": "Soap", "parent_asin": "B1", "store": "Ivory", "features": [], "categories": [], "description": ["Big."]}
+    meta = {
+        "title": "Soap",
+        "parent_asin": "B1",
+        "store": "Ivory",
+        "features": [],
+        "categories": [],
+        "description": ["Big."],
+    }
     write(tmp_path, "meta_All_Beauty.jsonl.gz", lines([meta]))
     dataset = prepare(tmp_path)
     assert histories(dataset) == {"A1": ["B1"]}
@@ -151,7 +170,11 @@ def test_movielens_1m(tmp_path):
 
 def test_movielens_20m_and_later_next_to_its_other_tables(tmp_path):
     write(tmp_path, "ratings.csv", "userId,movieId,rating,timestamp\n1,2,3.5,1112486027\n1,29,3.5,1112484676\n")
-    write(tmp_path, "movies.csv", 'movieId,title,genres\n2,"Jumanji, the film (1995)",Adventure|Fantasy\n29,X,(no genres listed)\n')
+    write(
+        tmp_path,
+        "movies.csv",
+        'movieId,title,genres\n2,"Jumanji, the film (1995)",Adventure|Fantasy\n29,X,(no genres listed)\n',
+    )
     write(tmp_path, "tags.csv", "userId,movieId,tag,timestamp\n1,2,fun,1240597180\n")
     write(tmp_path, "links.csv", "movieId,imdbId,tmdbId\n1,0114709,862\n")
     dataset = prepare(tmp_path)
