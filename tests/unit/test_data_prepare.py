@@ -136,9 +136,9 @@ def test_config_round_trips_and_refuses_nonsense():
         "user=u",
         "item=i",
     )
-    with pytest.raises(ConfigError, match="k_core is 0. Use 1"):
+    with pytest.raises(ConfigError, match=r"k_core is 0. Use 1"):
         PrepareConfig(k_core=0)
-    with pytest.raises(ConfigError, match="no role 'usr'. Did you mean 'user'"):
+    with pytest.raises(ConfigError, match=r"no role 'usr'. Did you mean 'user'"):
         PrepareConfig(columns=("usr=x",))
     with pytest.raises(ConfigError, match="Write role=column"):
         PrepareConfig(columns=("user",))

@@ -74,9 +74,8 @@ REVIEWS_2014 = [
     {"reviewerID": "A1", "asin": "B1", "helpful": [0, 0], "reviewText": "y", "overall": 3.0, "unixReviewTime": 100},
 ]
 META_2014 = [
-    "{'asin': 'B1', 'title': \"Men's &amp; Boys' hat\", 'related': {'also_bought': ['B2']}, "
-    "'categories': [['Clothing', 'Hats'], ['Clothing', 'Men']], 'price': 4.5}",
-    "{'asin': 'B2', 'brand': 'Sega', 'categories': [['Games']], 'description': 'Fun.'}",
+    """{'asin': 'B1', 'title': "Men's &amp; Boys' hat", 'categories': [['Clothing', 'Hats'], ['Clothing', 'Men']]}""",
+    "{'asin': 'B2', 'brand': 'Sega', 'categories': [['Games']], 'description': 'Fun.', 'related': {'bought': ['B1']}}",
     "{'asin': 'B9', 'title': 'never reviewed', 'categories': [[]]}",
 ]
 
@@ -93,7 +92,8 @@ def test_amazon_2014_with_metadata_in_python_literals(tmp_path):
         assert dataset.report["format"] == "amazon"
         assert histories(dataset) == {"A1": ["B1", "B2"]}
         assert texts(dataset)["B1"] == {
-            "title": "Men's & Boys' hat", "brand": "", "categories": "Clothing, Hats, Men", "features": "", "description": "",
+            "title": "Men's & Boys' hat", "brand": "", "categories": "Clothing, Hats, Men", "features": "",
+            "description": "",
         }  # fmt: skip
         assert texts(dataset)["B2"]["brand"] == "Sega"
         assert dataset.report["items"] == {"kept": 2, "kept_without_text": 0, "kept_without_events": 0, "dropped": 1}
@@ -108,7 +108,7 @@ def test_amazon_2018_with_a_scraped_script_for_a_title(tmp_path):
         ),
     )
     meta = {
-        "asin": "B1", "title": "var aPageStart = (new Date()).getTime();", "category": ["Beauty", "</span></span></span>"],
+        "asin": "B1", "title": "var aPageStart = (new Date()).getTime();", "category": ["Beauty", "</span>"],
         "feature": ["Soft.", "Clean"], "description": [], "brand": "Ivory", "also_buy": ["B2"],
     }  # fmt: skip
     write(tmp_path, "meta_All_Beauty.json.gz", lines([meta, meta]))
