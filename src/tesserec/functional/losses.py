@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+ROUND = 64  # rows of a block: a CPU's bfloat16 kernels are compiled for every new size, half a millisecond each
 BLOCK_ENTRIES = {"cpu": 1 << 21, "cuda": 1 << 26}  # logits computed at a time: within the cache of a CPU, busy on a GPU
 
 
@@ -40,14 +41,15 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, vectors: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
         with torch.autocast(states.device.type, enabled=False):
-            h, e = states.to(dtype), vectors.to(dtype)
-            n_rows = max(1, BLOCK_ENTRIES.get(states.device.type, 1 << 21) // len(e))
+            n_fillers = -len(states) % ROUND  # rows of zeros, which add nothing to the gradients of `vectors`
+            h, e, y = F.pad(states, (0, 0, 0, n_fillers)).to(dtype), vectors.to(dtype), F.pad(targets, (0, n_fillers))
+            n_rows = max(1, BLOCK_ENTRIES.get(states.device.type, 1 << 21) // len(e) // ROUND) * ROUND
             likelihood = torch.empty(len(h), dtype=torch.float32, device=h.device)
-            d_states = torch.empty_like(states) if ctx.needs_input_grad[0] else None
+            d_states = torch.empty(h.shape, dtype=states.dtype, device=h.device) if ctx.needs_input_grad[0] else None
             d_vectors = torch.zeros_like(vectors) if ctx.needs_input_grad[1] else None
             for start in range(0, len(h), n_rows):
                 block = slice(start, start + n_rows)
-                target = targets[block, None]
+                target = y[block, None]
                 p = torch.softmax(h[block] @ e.T, dim=1)  # (R, N)
                 likelihood[block] = p.gather(1, target)[:, 0]
                 p.scatter_add_(1, target, p.new_full(target.shape, -1.0))  # d loss / d logits = p - onehot(y)
@@ -55,8 +57,8 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
                     d_states[block] = p @ e
                 if d_vectors is not None:
                     d_vectors += p.T @ h[block]
-        ctx.save_for_backward(d_states, d_vectors)
-        return -likelihood.clamp_min(1e-38).log().sum()
+        ctx.save_for_backward(d_states[: len(states)] if d_states is not None else None, d_vectors)
+        return -likelihood[: len(states)].clamp_min(1e-38).log().sum()
 
     @staticmethod
     @once_differentiable

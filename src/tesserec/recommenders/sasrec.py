@@ -67,6 +67,7 @@ class SASRecConfig:
             raise ConfigError(f"dropout is {self.dropout}. Use 0 or more, and less than 1.")
 
 
+ROUND = 64  # tokens: a CPU's bfloat16 kernels are compiled for every new size, half a millisecond each
 PART_OVERHEAD = 1024  # what a further part costs, in places of the attention table: layers on tokens know no padding
 
 
@@ -74,10 +75,13 @@ PART_OVERHEAD = 1024  # what a further part costs, in places of the attention ta
 
 
 class Packed(NamedTuple):
-    """B sequences of n items in all, one after the other, and where they lie in a (B, T) table."""
+    """B sequences of n items in all, one after the other, and where they lie in a (B, T) table.
 
-    items: Tensor  # (n,) int64 item rows
-    slots: Tensor  # (n,) int64, b * T + t
+    Fillers at the end make the number of tokens P a multiple of ROUND; what comes out for them is not used.
+    """
+
+    items: Tensor  # (P,) int64 item rows; 0 for fillers
+    slots: Tensor  # (P,) int64, b * T + t; B * T for fillers
     shape: tuple[int, int]  # B, T = the longest length
 
     def to(self, device: torch.device) -> "Packed":
@@ -87,10 +91,12 @@ class Packed(NamedTuple):
 def pack(sequences: Sequences) -> Packed:
     """Sequences, all their items, as one row."""
     rows, index = sequences.positions()
-    longest = int(sequences.lengths.max(initial=1))
-    slots = rows * longest + index - sequences.starts[rows]
-    items = np.asarray(sequences.values[index], dtype=np.int64)
-    return Packed(torch.from_numpy(items), torch.from_numpy(slots), (len(sequences), longest))
+    shape = (len(sequences), int(sequences.lengths.max(initial=1)))
+    n_fillers = -len(rows) % ROUND
+    items = np.pad(sequences.values[index].astype(np.int64), (0, n_fillers))
+    slots = rows * shape[1] + index - sequences.starts[rows]
+    slots = np.pad(slots, (0, n_fillers), constant_values=shape[0] * shape[1])
+    return Packed(torch.from_numpy(items), torch.from_numpy(slots), shape)
 
 
 # -- network -----------------------------------------------------------------------------------------------------------
@@ -114,13 +120,16 @@ class CausalAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, slots: Tensor, shape: tuple[int, int]) -> Tensor:
-        """(n, D) -> (n, D)."""
+        """(P, D) -> (P, D)."""
         (n_rows, length), width = shape, x.shape[1]
-        qkv = self.qkv(x)  # (n, 3D)
-        table = qkv.new_zeros(n_rows * length, 3 * width).index_copy(0, slots, qkv)  # empty places come last in a row
-        q, k, v = table.view(n_rows, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, D / H)
+        n_places = n_rows * length
+        qkv = self.qkv(x)  # (P, 3D)
+        table = qkv.new_zeros(n_places + 1, 3 * width).index_copy(0, slots, qkv)  # empty places come last in a row
+        q, k, v = (
+            table[:n_places].view(n_rows, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
+        )  # 3 x (B, H, T, D / H)
         seen = causal_attention(q, k, v)
-        return self.out(seen.transpose(1, 2).reshape(-1, width).index_select(0, slots))  # type: ignore[no-any-return]
+        return self.out(seen.transpose(1, 2).reshape(-1, width).index_select(0, slots.clamp(max=n_places - 1)))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -154,7 +163,7 @@ class SASRecNetwork(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
 
     def forward(self, packed: Packed) -> tuple[Tensor, Tensor]:
-        """States (n, D) after each token, and item vectors (N, D)."""
+        """States (P, D) after each token, and item vectors (N, D)."""
         x = self.items(packed.items) + self.positions(packed.slots % packed.shape[1])
         x = self.dropout(x)
         for block in self.blocks:
@@ -166,7 +175,7 @@ class SASRecNetwork(nn.Module):
 
 
 class Part(NamedTuple):
-    """Inputs of some sequences and, for each of their tokens, the item that comes next."""
+    """Inputs of some sequences and, for each of their n tokens, the item that comes next."""
 
     inputs: Packed
     targets: Tensor  # (n,)
@@ -197,6 +206,7 @@ class NextItem:
     def loss(self, model: nn.Module, part: Part, device: torch.device) -> Tensor:
         targets = part.targets.to(device)
         states, vectors = model(part.inputs.to(device))
+        states = states[: len(targets)]
         if self.config.loss == "softmax":
             return softmax_cross_entropy(states, vectors, targets)
         if self.config.loss == "bce":
