@@ -30,15 +30,15 @@ def open_bytes(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
-def first_line(path: Path, *, encoding: str = "utf-8-sig") -> str:
-    """The first line that is not blank, "" if there is none.
+def first_line(path: Path) -> str:
+    """The first line, "" if there is none.
 
     Raises:
         DataError: the file cannot be decompressed or decoded.
     """
     try:
         with open_bytes(path) as file:
-            return next((line.decode(encoding).rstrip("\r\n") for line in file if line.strip()), "")
+            return file.readline().decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
         raise _not_utf8(path) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -71,7 +71,7 @@ def header_of(path: Path, kind: Delimited) -> list[str]:
     """
     line = first_line(path)
     if not line:
-        raise DataError(f"{path} is empty. It should begin with a line of column names.")
+        raise DataError(f"{path} is empty, or its first line is. It should begin with a line of column names.")
     names = next(csv.reader([line], delimiter=kind.separator)) if kind.quoted else line.split(kind.separator)
     if not kind.header:
         return [f"#{place}" for place in range(1, len(names) + 1)]

@@ -1,5 +1,6 @@
 """What every reader produces, and what reading does about lines that it cannot understand."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from tesserec.progress import SILENT, Progress
 
 TimestampUnit = Literal["auto", "s", "ms", "us", "ns"]
 UNITS_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+ISO_DATE = r"^\d{4}[-/]\d{1,2}[-/]\d{1,2}"  # 05/01/2024 is not read: it is a day in May or in January
 N_EXAMPLES = 5  # skipped lines kept word for word in the report
 
 
@@ -31,6 +33,7 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)  # role -> column, as the user named them
     text_columns: Sequence[str] = ()  # of the item table; empty: all
     timestamp_unit: TimestampUnit = "auto"
+    with_ratings: bool = False  # only then must every event have one
     on_error: Literal["raise", "skip"] = "raise"
     progress: Progress = SILENT
     files: dict[str, str] = field(default_factory=dict)  # file -> what it is
@@ -76,42 +79,43 @@ def events_frame(
         place: row of `table` -> where that is, such as `ratings.csv, line 12`.
 
     Returns:
-        user, item: String; time (seconds), rating: Float64, where `columns` has them. Rows that cannot be used are left
-        out.
+        user, item: String; time (seconds), rating: Float64, where `columns` has them and they are wanted. Rows that
+        cannot be used are left out.
 
     Raises:
         DataError: such a row, unless they are to be skipped.
     """
-    frame = table.select(
-        *(_ids(table[columns[role]], place).alias(role) for role in ("user", "item")),
-        *(_numbers(table[columns[role]], role, reading).alias(role) for role in ("time", "rating") if role in columns),
-    )
-    usable = pl.all_horizontal(
-        pl.col("user", "item").is_not_null() & (pl.col("user", "item") != ""),
-        *(pl.col(role).is_finite().fill_null(False) for role in ("time", "rating") if role in columns),
-    )
-    bad = frame.with_row_index("row").filter(~usable)
-    for row in bad["row"]:
+    checked = {role: _ids(table[columns[role]], place) for role in ("user", "item")}
+    usable = [pl.col(role).is_not_null() & (pl.col(role) != "") for role in ("user", "item")]
+    if "time" in columns:
+        checked["time"] = _seconds(table[columns["time"]], reading)
+    if "rating" in columns and reading.with_ratings:
+        checked["rating"] = table[columns["rating"]].cast(pl.Float64, strict=False)
+    usable += [pl.col(role).is_finite().fill_null(False) for role in ("time", "rating") if role in checked]
+    frame = pl.DataFrame(checked)
+    bad = frame.select((~pl.all_horizontal(usable)).arg_true()).to_series()
+    for row in bad.head(N_EXAMPLES):
         reading.malformed(place(row), *_explain(frame, table, columns, row))
-    return frame.filter(usable) if len(bad) else frame
+    reading.n_skipped += max(0, len(bad) - N_EXAMPLES)
+    return frame.filter(pl.all_horizontal(usable)) if len(bad) else frame
 
 
 def _explain(frame: pl.DataFrame, table: pl.DataFrame, columns: Mapping[str, str], row: int) -> tuple[str, str]:
     for role in ("user", "item"):
         if not frame[role][row]:
             return f"the {role} (column {columns[role]!r}) is missing.", "Complete or remove the line."
-    role = next(role for role in ("time", "rating") if role in columns and _is_bad(frame[role][row]))
-    value = table[columns[role]][row]
-    if role == "rating":
+    if "time" not in frame.columns or _is_finite(frame["time"][row]):
+        value = table[columns["rating"]][row]
         return f"rating {value!r} is not a number.", "Correct it, or name another column with --columns rating=COLUMN."
+    value = table[columns["time"]][row]
     return (
-        f"timestamp {value!r} is not a number of seconds, nor a date like 2024-05-31 12:30:00.",
+        f"timestamp {value!r} is neither a number nor a date like 2024-05-31 12:30:00.",
         "Convert it to Unix seconds, or name another column with --columns time=COLUMN.",
     )
 
 
-def _is_bad(number: float | None) -> bool:
-    return number is None or number != number or abs(number) == float("inf")
+def _is_finite(number: float | None) -> bool:
+    return number is not None and math.isfinite(number)
 
 
 def _ids(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
@@ -125,22 +129,14 @@ def _ids(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
     return column.cast(pl.String)
 
 
-def _numbers(column: pl.Series, role: str, reading: Reading) -> pl.Series:
-    """Float64, null where there is no number. Times are turned into seconds."""
-    if role == "time" and column.dtype.is_temporal():
+def _seconds(column: pl.Series, reading: Reading) -> pl.Series:
+    """Float64 Unix seconds, null where a value is no time. A column holds either numbers of one unit, or dates."""
+    if column.dtype.is_temporal():
         return column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
     numbers = column.cast(pl.Float64, strict=False)
-    if role == "rating":
-        return numbers
-    first = column.drop_nulls().head(1)
-    if column.dtype == pl.String and len(first) and numbers.head(len(column)).drop_nulls().is_empty():
-        dates = column.str.to_datetime("%+", strict=False, time_zone="UTC", time_unit="us")
-        if dates.null_count() == len(dates):
-            try:
-                dates = column.str.to_datetime(strict=False, time_unit="us", time_zone="UTC")
-            except pl.exceptions.ComputeError:
-                return numbers  # no date format fits: every row will be reported
-        return dates.dt.epoch("us") / 1e6
+    if column.dtype == pl.String and numbers.null_count() == len(numbers):
+        dates = column.to_frame("date").select(pl.when(pl.col("date").str.contains(ISO_DATE)).then("date")).to_series()
+        return dates.str.to_datetime(strict=False, time_unit="us", time_zone="UTC").dt.epoch("us") / 1e6
     unit = reading.timestamp_unit if reading.timestamp_unit != "auto" else _likely_unit(numbers)
     if unit != "s":
         reading.note(f"column {column.name!r} counts {unit}; times are kept in seconds")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tesserec.artifacts import MANIFEST
 from tesserec.config import choose
 from tesserec.data.raw import Raw, Reading
 from tesserec.data.readers import amazon, letter, movielens, recbole, tables
@@ -65,6 +66,10 @@ def recognise(path: Path, *, format: str, items: Path | None, named: Mapping[str
     for file in (path, items):
         if file is not None and not file.exists():
             raise DataError(f"There is no file or folder {file}. Check the path.")
+    if (path / MANIFEST).exists():
+        raise DataError(
+            f"{path} is an artefact of ours already: give it to `tesserec run --data`, or choose a raw source."
+        )
     candidates = FORMATS if format == "auto" else {format: choose(format, FORMATS, what="format of data")}
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if _is_visible(file))
     for name, reader in candidates.items():

@@ -85,9 +85,8 @@ def read_events(path: Path, reading: Reading) -> pl.DataFrame:
 
 def read_items(path: Path, reading: Reading) -> pl.DataFrame:
     """The item table of a file; its columns are text unless the user named some."""
-    named = {
-        role: column for role, column in reading.columns.items() if role == "item_id"
-    }  # has its own header or none
+    # Whether there is a header is known by how the user named the columns of this very file.
+    named = {role: column for role, column in reading.columns.items() if role == "item_id"}
     names = names_of(path, named)
     id_column = item_id_column(names, reading.columns, where=str(path))
     texts = chosen_texts(names, id_column, reading, where=str(path))
