@@ -55,7 +55,7 @@ def test_a_log_whose_columns_are_not_known_says_how_to_name_them(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("log.csv", "", "log.csv is empty. It should begin with a line of column names"),
+        ("log.csv", "", "log.csv is empty, or its first line is. It should begin with a line of column names"),
         ("log.csv", "user_id,item_id\n", "log.csv holds no usable event"),
         ("log.jsonl", "\n", "holds no JSON object"),
         ("log.inter.json", "{}", "holds no usable event"),
@@ -78,10 +78,9 @@ MALFORMED = [
     ("log.csv", GOOD + "u1,b\nu1,c,3\n", 3, "2 fields where 3 are expected: 'u1,b'."),
     ("log.csv", GOOD + "\nu1,b,2,9\nu1,c,3\n", 4, "4 fields where 3 are expected: 'u1,b,2,9'."),
     ("log.csv", GOOD + "\n,b,2\nu1,c,3\n", 4, "the user (column 'user_id') is missing."),
-    ("log.csv", GOOD + "u1,b,yesterday\nu1,c,3\n", 3, "timestamp 'yesterday' is not a number of seconds, nor a date"),
-    ("log.csv", GOOD + "u1,b,\nu1,c,3\n", 3, "timestamp '' is not a number of seconds"),
-    ("log.csv", GOOD + "u1,b,nan\nu1,c,3\n", 3, "timestamp 'nan' is not a number of seconds"),
-    ("log.csv", "user_id,item_id,rating\nu1,a,5\nu1,b,good\nu1,c,4\n", 3, "rating 'good' is not a number."),
+    ("log.csv", GOOD + "u1,b,yesterday\nu1,c,3\n", 3, "timestamp 'yesterday' is neither a number nor a date"),
+    ("log.csv", GOOD + "u1,b,\nu1,c,3\n", 3, "timestamp '' is neither a number nor a date"),
+    ("log.csv", GOOD + "u1,b,nan\nu1,c,3\n", 3, "timestamp 'nan' is neither a number nor a date"),
     ("log.inter", "user_id:token\titem_id:token\nu1\ta\nu1\nu1\tc\n", 3, "1 fields where 2 are expected"),
     ("log.jsonl", '{"user": 1, "item": "a"}\n{"user": 1, \n{"user": 1, "item": "c"}\n', 2, "not valid JSON"),
     ("log.jsonl", '{"user": 1, "item": "a"}\n[1]\n{"user": 1, "item": "c"}\n', 2, "a list, not a JSON object."),
@@ -103,6 +102,23 @@ def test_a_malformed_line_is_named_or_skipped_and_counted(tmp_path, name, conten
     assert [dataset.catalogue.item_ids[item] for item in dataset.sequences[0]] == ["a", "c"]
     assert dataset.report["lines_skipped"]["count"] == 1
     assert dataset.report["lines_skipped"]["examples"][0].startswith(expected)
+
+
+def test_ratings_must_be_numbers_only_where_a_filter_asks_for_them(tmp_path):
+    path = write(tmp_path, "log.csv", "user_id,item_id,rating\nu1,a,5\nu1,b,good\nu1,c,\n")
+    assert prepare(path).n_interactions == 3
+    with pytest.raises(DataError, match=r"log.csv, line 3: rating 'good' is not a number."):
+        prepare(path, config=PrepareConfig(min_rating=3.0))
+    dataset = prepare(path, config=PrepareConfig(min_rating=3.0, on_error="skip"))
+    assert dataset.n_interactions == 1
+    assert dataset.report["lines_skipped"]["count"] == 2
+
+
+def test_of_many_malformed_lines_all_are_counted_and_the_first_are_shown(tmp_path):
+    path = write(tmp_path, "log.csv", GOOD + "u1,b,never\n" * 20)
+    skipped = prepare(path, config=PrepareConfig(on_error="skip")).report["lines_skipped"]
+    assert skipped["count"] == 20
+    assert len(skipped["examples"]) == 5
 
 
 def test_lines_skipped_before_do_not_shift_the_number_of_a_later_line(tmp_path):
@@ -154,6 +170,24 @@ def test_a_folder_without_a_log_is_described(tmp_path):
 def test_an_empty_folder(tmp_path):
     with pytest.raises(DataError, match="It holds: no files"):
         prepare(tmp_path)
+
+
+def test_a_prepared_data_set_is_no_source(tmp_path):
+    prepare(write(tmp_path, "log.csv", GOOD), out=tmp_path / "out")
+    with pytest.raises(DataError, match=r"out is an artefact of ours already"):
+        prepare(tmp_path / "out")
+
+
+def test_a_file_that_is_not_of_the_format_it_is_said_to_be(tmp_path):
+    path = write(tmp_path, "log.csv", GOOD)
+    with pytest.raises(DataError, match=r"log.csv is no log of MovieLens: its name would be u.data or"):
+        prepare(path, config=PrepareConfig(format="movielens"))
+    with pytest.raises(DataError, match=r"log.csv, line 1: not valid JSON"):
+        prepare(path, config=PrepareConfig(format="letter"))
+    with pytest.raises(DataError, match=r"none of the columns 'user_id,item_id,timestamp' is known to hold the user"):
+        prepare(path, config=PrepareConfig(format="recbole"))
+    with pytest.raises(DataError, match=r"holds no JSON object"):
+        prepare(write(tmp_path, "log.jsonl", "not JSON\n"), config=PrepareConfig(format="amazon"))
 
 
 def test_text_of_another_encoding_and_damaged_files(tmp_path):

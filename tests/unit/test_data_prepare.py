@@ -42,7 +42,9 @@ def told(dataset):
 )
 def test_policies(settings, expected):
     if expected is None:
-        with pytest.raises(DataError, match=r"Nothing of frame of interactions is left: read: 3 users.*Lower k_core"):
+        with pytest.raises(
+            DataError, match=r"Nothing of the frame of interactions is left: read: 3 users.*Lower k_core"
+        ):
             from_frames(LOG, ITEMS, config=PrepareConfig(**settings))
     else:
         assert told(from_frames(LOG, ITEMS, config=PrepareConfig(**settings))) == expected

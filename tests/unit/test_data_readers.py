@@ -247,3 +247,25 @@ def test_dates_of_frames_are_times():
     dataset = from_frames(log.with_columns(pl.col("day").str.to_date()), config=PrepareConfig(columns=("time=day",)))
     assert histories(dataset) == {"u": ["b", "a"]}
     assert dataset.sequences.times.tolist() == [1704067200, 1704153600]
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "seconds"),
+    [
+        (["2024-05-01", "2024-05-02 10:30:00", "2024-05-02T10:30"], "auto", [1714521600, 1714645800, 1714645800]),
+        (["2024-05-01T10:30:00Z", "2024-05-01T10:30:00+02:00"], "auto", [1714559400, 1714552200]),
+        (["1714521600000", "1714521601500"], "auto", [1714521600, 1714521601]),
+        ([1714521600000000, 1714521601500000], "auto", [1714521600, 1714521601]),
+        ([1714521600000000000], "auto", [1714521600]),
+        ([978300760, 1e9], "auto", [978300760, 1000000000]),
+        (["9.78300760E8", "978300761"], "auto", [978300760, 978300761]),
+        ([5000, 7000], "ms", [5, 7]),
+        ([1714521600000], "s", [1714521600000]),
+    ],
+)
+def test_times_become_seconds(values, unit, seconds):
+    log = pl.DataFrame(
+        {"user": range(len(values)), "item": ["a"] * len(values), "time": pl.Series(values, strict=False)}
+    )
+    dataset = from_frames(log, config=PrepareConfig(timestamp_unit=unit))
+    assert dataset.sequences.times.tolist() == seconds
