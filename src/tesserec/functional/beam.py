@@ -86,6 +86,8 @@ def beam_search(
         nodes, parents, scores, dropped = _grow(index, level, nodes, scores, log_probs, beam_width, restriction)
         best_dropped = torch.maximum(best_dropped, dropped)
         codes = index.codes[level][nodes].long().masked_fill(scores == -torch.inf, 0)
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    nodes = nodes.gather(1, order)
     paths = index.codes_of(index.n_levels, nodes.flatten()).view(*nodes.shape, -1)
     paths = paths.masked_fill((scores == -torch.inf)[..., None], 0)
     k = beam_width if certify is None else certify
@@ -102,51 +104,57 @@ def _grow(
     width: int,
     restriction: Restriction | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The best children of each user's nodes: (children, the hypotheses they continue, scores, best score dropped)."""
+    """Keep the best children of each user's nodes.
+
+    Nodes come and go in their own order, so that the first of equal scores is the first in the order of codes.
+
+    Returns:
+        children (B, W'), the hypotheses that they continue (B, W'), their scores (B, W'), the best score dropped (B,).
+        Where there is no hypothesis the score is -inf; such places come last.
+    """
     n_users, n_beams, codebook_size = log_probs.shape
-    owner, child = index.children(level, nodes.flatten())  # (C,): owner is the flat number of a hypothesis
-    code = index.codes[level].index_select(0, child).long()
+    owner, child = index.children(level, nodes.flatten())  # (C,) candidates; owner is the flat number of a hypothesis
+    code = index.codes[level].index_select(0, child)
     score = scores.flatten().index_select(0, owner)
     score += log_probs.flatten().index_select(0, owner * codebook_size + code)
-
-    users = torch.arange(n_users + 1, device=nodes.device)
-    starts = torch.searchsorted(owner, users * n_beams)  # where each user's candidates start, and the end
-    n_candidates = starts.diff()
-    widest = int(n_candidates.max())
-    row = torch.repeat_interleave(n_candidates)  # (C,) the user of each candidate
     if restriction is not None:
-        score = score.masked_fill(~restriction.permits(level + 1, row, child), -torch.inf)
-    cell = torch.arange(len(row), device=row.device) + (users * widest - starts).index_select(0, row)
-    table = torch.full((n_users, widest), NOTHING, device=row.device)
-    table.view(-1).scatter_(0, cell, _key(score, child))
-    best, place = table.topk(min(width + 1, table.shape[1]), dim=1)
-    score, child = _score_and_node(best)
-    dropped = score[:, width] if score.shape[1] > width else torch.full((n_users,), -torch.inf, device=row.device)
+        score.masked_fill_(~restriction.permits(level + 1, owner // n_beams, child), -torch.inf)
 
-    valid = score[:, :width] > -torch.inf
+    # One row of candidates per user, as long as the longest.
+    users = torch.arange(n_users + 1, dtype=torch.int32, device=nodes.device)
+    starts = torch.searchsorted(owner, users * n_beams, out_int32=True)
+    longest = int(starts.diff().max())
+    shift = (users * longest - starts)[:-1].repeat_interleave(n_beams)
+    cell = torch.arange(len(owner), dtype=torch.int32, device=nodes.device) + shift.index_select(0, owner)
+    table = torch.full((n_users, longest), -torch.inf, device=nodes.device)
+    table.view(-1).scatter_(0, cell.long(), score)
+
+    best, place = _top(table, min(width + 1, longest))
+    dropped = best[:, width] if longest > width else torch.full_like(best[:, 0], -torch.inf)
+    valid = best[:, :width] > -torch.inf
     used = max(1, int(valid.sum(dim=1).max()))
-    valid, score, child, place = valid[:, :used], score[:, :used], child[:, :used], place[:, :used]
-    parent = owner[(starts[:-1, None] + place).masked_fill(~valid, 0)] % n_beams
-    return child.masked_fill(~valid, 0), parent.masked_fill(~valid, 0), score, dropped
+    valid = valid[:, :used]
+    place, order = place[:, :used].masked_fill(~valid, longest).sort(dim=1)
+    candidate = (place + starts[:-1, None]).masked_fill(~valid, 0)
+    nodes = child[candidate].long().masked_fill(~valid, 0)
+    parents = (owner[candidate] % n_beams).long().masked_fill(~valid, 0)
+    return nodes, parents, best.gather(1, order), dropped
 
 
-# A candidate is one integer: its score above, its node below, so that the largest integers are the best candidates and
-# equal scores go to the first node, in the order of codes. Reading the bits of a float32 as an integer keeps the order
-# of positive numbers and reverses that of negative ones; flipping the lower bits of those mends it.
-
-NODE_BITS = 32
-LAST_NODE = 2**31 - 1
-NOTHING = (-0x7F800001) << NODE_BITS  # score -inf
-
-
-def _key(score: Tensor, node: Tensor) -> Tensor:
-    bits = score.view(torch.int32)
-    return ((bits ^ ((bits >> 31) & LAST_NODE)).long() << NODE_BITS) | (LAST_NODE - node)
+def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of each row and their columns, best first; of equal scores the first, which `topk` leaves open."""
+    best, column = scores.topk(k, dim=1)
+    if ((best[:, 1:] == best[:, :-1]) & (best[:, 1:] > -torch.inf)).any():
+        column = _keys(scores).topk(k, dim=1).indices
+        best = scores.gather(1, column)
+    return best, column
 
 
-def _score_and_node(key: Tensor) -> tuple[Tensor, Tensor]:
-    bits = (key >> NODE_BITS).to(torch.int32)
-    return (bits ^ ((bits >> 31) & LAST_NODE)).view(torch.float32), LAST_NODE - (key & LAST_NODE)
+def _keys(scores: Tensor) -> Tensor:
+    """Integers that are in the order of the scores, and among equal scores in reverse order of columns."""
+    bits = scores.view(torch.int32)
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # as integers, negative floats are in reverse order
+    return (ordered.long() << 32) | torch.arange(scores.shape[1] - 1, -1, -1, device=scores.device)
 
 
 # -- from IDs to items -----------------------------------------------------------------------------------------------
@@ -161,12 +169,13 @@ def expand(
         items (B, k) int64 rows, -1 where there are fewer than k; scores (B, k) float32, -inf there.
     """
     n_users, width = result.leaves.shape
-    owner, position = index.children(index.n_levels, result.leaves.flatten())  # (C,)
+    found = result.valid.flatten().nonzero()[:, 0]
+    owner, position = index.children(index.n_levels, result.leaves.flatten()[found])  # (C,)
+    owner = found[owner]
     row = owner // width
-    kept = result.valid.flatten()[owner]
     if restriction is not None:
-        kept &= restriction.permits(index.n_levels + 1, row, position)
-    owner, position, row = owner[kept], position[kept], row[kept]
+        kept = restriction.permits(index.n_levels + 1, row, position)
+        owner, position, row = owner[kept], position[kept], row[kept]
     starts = torch.searchsorted(row, torch.arange(n_users, device=row.device))
     place = torch.arange(len(row), device=row.device) - starts[row]
     first = place < k

@@ -113,17 +113,18 @@ class ConstraintIndex:
 
         Args:
             depth: of the nodes, 0 to L. The children of leaves are sorted positions of items.
-            nodes: (R,) int64 node numbers, repeats allowed.
+            nodes: (R,) node numbers, repeats allowed.
 
         Returns:
-            owner (C,) int64, ascending: which of the R nodes a child belongs to; child (C,) int64.
+            owner (C,) int32, ascending: which of the R nodes a child belongs to; child (C,) int32.
         """
         pointers = self.first_child[depth]
-        first = pointers[nodes].long()
+        first = pointers[nodes]
         counts = pointers[nodes + 1] - first
         owner = torch.repeat_interleave(counts)
-        shift = first - (counts.cumsum(0) - counts)
-        return owner, torch.arange(len(owner), device=self.device) + shift.index_select(0, owner)
+        shift = first - (counts.cumsum(0, dtype=torch.int32) - counts)
+        # index_select is three times as fast as owner's shift[owner] on a CPU, int32 half again as fast as int64
+        return owner, torch.arange(len(owner), dtype=torch.int32, device=self.device) + shift.index_select(0, owner)
 
     def parents(self, depth: int, nodes: Tensor) -> Tensor:
         """The nodes of depth - 1 that nodes of `depth` hang from: (R,) int64 -> (R,) int64."""
@@ -247,11 +248,13 @@ class Restriction:
 
     def permits(self, depth: int, rows: Tensor, nodes: Tensor) -> Tensor:
         """Does request rows[i] leave an item under node nodes[i] of `depth`? (R,), (R,) int64 -> (R,) bool."""
-        open_ = torch.ones_like(nodes, dtype=torch.bool)
-        if self.sets is not None:
-            open_ = self.sets.legal[depth][self._set_of(rows), nodes]
+        n_nodes = self.index.n_nodes(depth)
+        if self.sets is None:
+            open_ = torch.ones_like(nodes, dtype=torch.bool)
+        else:
+            open_ = self.sets.legal[depth].flatten().index_select(0, self._set_of(rows) * n_nodes + nodes)
         if self.closed and len(self.closed[depth]):
-            keys, wanted = self.closed[depth], rows * self.index.n_nodes(depth) + nodes
+            keys, wanted = self.closed[depth], rows.long() * n_nodes + nodes
             place = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
             open_ = open_ & (keys[place] != wanted)
         return open_
@@ -264,7 +267,7 @@ class Restriction:
             sets = self._set_of(rows)
             n_items = (self.sets.before[sets, last] - self.sets.before[sets, first]).long()
         if self.closed:
-            keys, offset = self.closed[-1], rows * self.index.n_items
+            keys, offset = self.closed[-1], rows.long() * self.index.n_items
             n_items = n_items - (torch.searchsorted(keys, offset + last) - torch.searchsorted(keys, offset + first))
         return n_items
 
@@ -272,7 +275,7 @@ class Restriction:
         assert self.sets is not None
         if self.set_of_row is not None:
             return self.set_of_row[rows]
-        return rows if len(self.sets.before) > 1 else torch.zeros_like(rows)
+        return rows.long() if len(self.sets.before) > 1 else torch.zeros_like(rows)
 
 
 def _check(codes: IntArray, codebook_sizes: Sequence[int]) -> None:
