@@ -192,7 +192,7 @@ class ConstraintIndex:
         at_node = before  # (G, n_{d+1} + 1): allowed items in front of each node
         for pointers in reversed(self.first_child):
             at_node = at_node.index_select(1, pointers)
-            legal.append(at_node.diff(dim=1) > 0)
+            legal.append(at_node[:, 1:] > at_node[:, :-1])
         return ItemSets(before, tuple(reversed(legal)))
 
     def restrict(
