@@ -14,6 +14,7 @@ Differences from the paper, each with its reason:
 - Only TGH-2; TGH-1, which looks at the latest item alone, was below it on every data set.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -66,7 +67,7 @@ def text_features(dataset: Dataset) -> "csr_array":
     from tesserec.text.templates import render
 
     texts = render(dataset.items)
-    if not any(word.isalnum() for text in texts for word in text):
+    if not any(re.search(r"\w\w", text) for text in texts):  # what TF-IDF takes for a word
         return csr_array((len(texts), 1), dtype=np.float32)
     return csr_array(TfidfVectorizer(dtype=np.float32).fit_transform(texts))
 

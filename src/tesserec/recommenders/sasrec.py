@@ -18,7 +18,7 @@ Differences from the paper, each with its reason:
 Tokens of all sequences lie in one row, without padding; only attention sees them as a table of sequences by places.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tesserec.artifacts import fingerprint_json, write_json
+from tesserec.artifacts import fingerprint_json
 from tesserec.config import build, to_dict
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
@@ -41,6 +41,7 @@ from tesserec.training.batching import parts_by_length, windows
 from tesserec.training.config import TrainingConfig
 from tesserec.training.devices import resolve_device
 from tesserec.training.loop import Step, TrainingLog, train
+from tesserec.training.saving import read_network, write_network
 from tesserec.training.seeds import seeded
 from tesserec.types import FloatArray, IntArray
 
@@ -317,18 +318,9 @@ class SASRec(ScoringRecommender):
         )
 
     def _write(self, folder: Path) -> None:
-        from safetensors.torch import save_file
-
-        weights = {name: tensor.cpu().contiguous() for name, tensor in self._fitted_network.state_dict().items()}
-        save_file(weights, folder / "network.safetensors")
-        write_json(folder / "training_log.json", asdict(self.log))
+        write_network(folder, self._fitted_network, self.log)
 
     def _read(self, folder: Path) -> None:
-        import json
-
-        from safetensors.torch import load_file
-
-        network = SASRecNetwork(len(self.fitted_catalogue), self.config)
-        network.load_state_dict(load_file(folder / "network.safetensors"))
-        self.network = network.to(resolve_device()).eval()
-        self.log = TrainingLog(**json.loads((folder / "training_log.json").read_text()))
+        self.network = SASRecNetwork(len(self.fitted_catalogue), self.config)
+        self.log = read_network(folder, self.network)
+        self.network.to(resolve_device())

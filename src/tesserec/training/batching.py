@@ -5,12 +5,12 @@ import numpy as np
 from tesserec.data.sequences import Sequences
 from tesserec.types import IntArray
 
-PART_OVERHEAD = (
-    192  # what a further part costs, in tokens: measured on 2 cores as the fixed time of a forward and backward
-)
+PART_OVERHEAD = 192  # what a further part costs, in tokens: the fixed time of a forward and backward pass on 2 cores
 
 
-def parts_by_length(lengths: IntArray, *, max_tokens: int, overhead: int = PART_OVERHEAD) -> list[IntArray]:
+def parts_by_length(
+    lengths: IntArray, *, max_tokens: int, overhead: int = PART_OVERHEAD, multiple: int = 1
+) -> list[IntArray]:
     """Divide the rows of a batch into parts to be padded each to its own longest row, at the least total cost.
 
     The cost of a part is (longest length x rows) + overhead; the optimum over cuts of the sorted lengths is found by
@@ -19,13 +19,16 @@ def parts_by_length(lengths: IntArray, *, max_tokens: int, overhead: int = PART_
 
     Args:
         lengths: (B,) tokens per row, >= 1.
-        max_tokens: padded tokens per part at most; a single longer row is a part of its own.
+        max_tokens: padded tokens per part, about; a single longer row (or `multiple` of them) is a part of its own.
+        multiple: rows come in groups of so many, as far as B allows. Few different shapes matter on a CPU, whose
+            bfloat16 kernels are compiled for every new shape, at the price of a product or two.
 
     Returns:
         Row numbers of each part, shortest parts first; every row occurs once.
     """
     order = np.argsort(lengths, kind="stable")
-    distinct, counts = np.unique(lengths, return_counts=True)
+    last_of_group = np.minimum((np.arange(len(lengths)) // multiple + 1) * multiple, len(lengths)) - 1
+    distinct, counts = np.unique(lengths[order][last_of_group], return_counts=True)
     ends = np.cumsum(counts)
     best, cut = np.zeros(len(distinct) + 1), np.zeros(len(distinct) + 1, dtype=np.int64)
     for last in range(1, len(distinct) + 1):  # best[i]: least cost of the i shortest distinct lengths
@@ -38,8 +41,8 @@ def parts_by_length(lengths: IntArray, *, max_tokens: int, overhead: int = PART_
     while last:
         first = cut[last]
         rows = order[(ends[first - 1] if first else 0) : ends[last - 1]]
-        n_pieces = max(1, -(-len(rows) * int(distinct[last - 1]) // max_tokens))
-        parts.extend(piece for piece in np.array_split(rows, min(n_pieces, len(rows)))[::-1])
+        size = max(max_tokens // int(distinct[last - 1]) // multiple, 1) * multiple
+        parts.extend(rows[start : start + size] for start in range(0, len(rows), size)[::-1])
         last = first
     return parts[::-1]
 

@@ -193,7 +193,7 @@ class _Run:
         self.checkpoints: Path | None = None
         self.identity = ""
         self.began = self.saved = time.monotonic()
-        self.targets, self.step_seconds = 0, 0.0  # trained on by this process, and how long that took
+        self.targets, self.busy = 0, 0.0  # trained on by this process, and the seconds that its steps took
 
     # -- one epoch -------------------------------------------------------------------------------------------------
 
@@ -207,10 +207,8 @@ class _Run:
             began = time.monotonic()
             step = steps[at.index]
             loss, out_of_time, checkpoint_due = self.step(step)
-            self.targets, self.step_seconds = (
-                self.targets + step.n_targets,
-                self.step_seconds + time.monotonic() - began,
-            )
+            self.busy += time.monotonic() - began
+            self.targets += step.n_targets
             at.index, at.step = at.index + 1, at.step + 1
             at.epoch_loss, at.epoch_targets = at.epoch_loss + loss, at.epoch_targets + step.n_targets
             task.advance(1, note=self.note(step, loss))
@@ -307,7 +305,7 @@ class _Run:
         return "all steps done" if self.at.step >= self.n_steps else "out of time"
 
     def note(self, step: Step, loss: float) -> str:
-        rate = self.targets / max(self.step_seconds, 1e-9)
+        rate = self.targets / max(self.busy, 1e-9)
         best = f", best {self.config.metric} {self.at.best_value:.4f}" if self.best else ""
         return f"epoch {self.at.epoch + 1}, loss {loss / step.n_targets:.4f}, {rate:,.0f} targets/s{best}"
 

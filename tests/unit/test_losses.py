@@ -1,0 +1,90 @@
+"""Losses over the catalogue against plain formulas."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.testing import assert_close
+
+from tesserec.functional import losses
+from tesserec.functional.losses import binary_cross_entropy, other_items, sampled_softmax, softmax_cross_entropy
+
+
+@pytest.fixture
+def case() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(150, 8, generator=generator, requires_grad=True)
+    vectors = torch.randn(40, 8, generator=generator, requires_grad=True)
+    return states, vectors, torch.randint(40, (150,), generator=generator)
+
+
+def reference(states: Tensor, vectors: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(states @ vectors.T, targets, reduction="sum")
+
+
+def gradients(loss: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss * 0.5, inputs)
+
+
+@pytest.mark.parametrize("entries", [1, 64 * 40, 1 << 21])  # three blocks by the least size, three, one
+def test_blockwise_cross_entropy_equals_the_plain_one_with_its_gradients(case, monkeypatch, entries):
+    monkeypatch.setitem(losses.BLOCK_ENTRIES, "cpu", entries)
+    states, vectors, _ = case
+    loss, expected = softmax_cross_entropy(*case), reference(*case)
+    assert_close(loss, expected)
+    for found, wanted in zip(gradients(loss, states, vectors), gradients(expected, states, vectors), strict=True):
+        assert_close(found, wanted)
+
+
+def test_blockwise_cross_entropy_in_bfloat16_is_close_and_keeps_float32_gradients(case):
+    states, vectors, _ = case
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = softmax_cross_entropy(*case)
+    expected = reference(*case)
+    assert_close(loss, expected, rtol=0.01, atol=0)
+    for found, wanted in zip(gradients(loss, states, vectors), gradients(expected, states, vectors), strict=True):
+        assert found.dtype == torch.float32
+        assert float((found - wanted).norm() / wanted.norm()) < 0.02
+
+
+def test_blockwise_cross_entropy_serves_frozen_vectors_and_evaluation(case):
+    states, vectors, targets = case
+    (found,) = gradients(softmax_cross_entropy(states, vectors.detach(), targets), states)
+    (wanted,) = gradients(reference(*case), states)
+    assert_close(found, wanted)
+    with torch.no_grad():
+        assert_close(softmax_cross_entropy(*case), reference(*case))
+
+
+def test_a_hopeless_target_has_a_finite_loss_and_pulls_with_full_force():
+    states = torch.tensor([[200.0]], requires_grad=True)
+    vectors = torch.tensor([[1.0], [-1.0]])
+    loss = softmax_cross_entropy(states, vectors, torch.tensor([1]))
+    assert_close(loss, torch.tensor(38 * 2.302585), rtol=1e-3, atol=0)
+    assert torch.autograd.grad(loss, states)[0].item() == 2.0
+
+
+def test_softmax_against_all_items_is_the_full_softmax(case):
+    assert_close(sampled_softmax(*case, torch.arange(40)), reference(*case), rtol=1e-5, atol=1e-5)
+
+
+def test_sampled_softmax_by_hand():
+    states, vectors = torch.tensor([[1.0]]), torch.tensor([[0.0], [1.0], [2.0]])
+    found = sampled_softmax(states, vectors, torch.tensor([1]), torch.tensor([2, 1, 2]))  # its own target is left out
+    assert_close(found, -torch.tensor(1.0) + torch.tensor([1.0, 2.0, 2.0]).logsumexp(0))
+
+
+def test_binary_cross_entropy_by_hand():
+    states, vectors = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [1.0], [-1.0]])
+    found = binary_cross_entropy(states, vectors, torch.tensor([1, 2]), torch.tensor([0, 1]))
+    wanted = -torch.tensor([1.0, -0.0, -2.0, -2.0]).sigmoid().log().sum()  # s(1), 1 - s(0), s(-2), 1 - s(2)
+    assert_close(found, wanted)
+
+
+def test_negatives_are_uniform_over_all_items_but_the_target():
+    torch.manual_seed(0)
+    targets = torch.arange(5).repeat_interleave(4000)
+    drawn = other_items(targets, 5)
+    counts = torch.zeros(5, 5).index_put_((targets, drawn), torch.ones(len(targets)), accumulate=True)
+    assert counts.diagonal().sum() == 0
+    assert counts[~torch.eye(5, dtype=torch.bool)].sub(1000).abs().max() < 150
