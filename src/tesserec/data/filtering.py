@@ -73,11 +73,12 @@ def without_repeats(log: Log, policy: Literal["exact", "first", "last"]) -> Bool
         return (pairs.is_first_distinct() if policy == "first" else pairs.is_last_distinct()).to_numpy()
     if log.times is None:
         return np.ones(len(log), dtype=np.bool_)
-    # Only a pair that occurs more than once can be repeated exactly: the costly comparison is for those few.
+    # Repeats at one time stand among the user's events of that time: only those few need to be compared.
+    tied = (np.diff(log.users) == 0) & (np.diff(log.times) == 0)
+    among = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
+    events = pl.struct(pl.Series("pair", pair[among]), pl.Series("time", log.times[among]), eager=True)
     mask = np.ones(len(log), dtype=np.bool_)
-    again = np.flatnonzero(pl.Series(pair).is_duplicated().to_numpy())
-    events = pl.struct(pl.Series("pair", pair[again]), pl.Series("time", log.times[again]), eager=True)
-    mask[again] = events.is_first_distinct().to_numpy()
+    mask[among] = events.is_first_distinct().to_numpy()
     return mask
 
 
