@@ -126,3 +126,8 @@ def test_a_larger_shop_keeps_its_proportions():
 def test_settings_out_of_range(settings, message):
     with pytest.raises(ConfigError, match=message):
         SyntheticConfig(**settings)
+
+
+def test_a_category_without_ordinary_items_is_an_error():
+    with pytest.raises(ConfigError, match=r"has no ordinary item. Give more than 48 items"):
+        plant(SyntheticConfig(n_items=48, never_bought_share=0.5, near_duplicate_share=0.5))

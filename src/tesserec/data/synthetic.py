@@ -134,10 +134,15 @@ def _plant_habits(config: SyntheticConfig, rng: np.random.Generator) -> PlantedT
     n_series = 0
     for number in range(config.n_categories):
         members = rng.permutation(np.flatnonzero((category == number) & ~is_duplicate))
+        chain = members[bought[members]]
+        if not len(chain):
+            raise ConfigError(
+                f"Category {number} has no ordinary item. Give more than {n_items} items, or lower never_bought_share "
+                f"({config.never_bought_share}) and near_duplicate_share ({config.near_duplicate_share})."
+            )
         place = np.arange(len(members))
         series[members], volume[members] = n_series + place // config.series_length, 1 + place % config.series_length
         n_series = series[members[-1]] + 1
-        chain = members[bought[members]]
         successor[chain] = np.roll(chain, -1)
         accessories = rng.permutation(chain)[: max(1, len(chain) // ITEMS_PER_ACCESSORY)]
         accessory[chain] = rng.choice(accessories, len(chain))
@@ -175,7 +180,7 @@ def _write_texts(truth: PlantedTruth, rng: np.random.Generator) -> "pl.DataFrame
 
 
 def _series_name(number: int) -> str:
-    """Aurora Aurora never occurs: the second word is another than the first."""
+    """Two different words; from the 601st series on, with a number."""
     n_words = len(SERIES_WORDS)
     first, shift, round_ = number % n_words, number // n_words % (n_words - 1), number // (n_words * (n_words - 1))
     name = f"{SERIES_WORDS[first]} {SERIES_WORDS[(first + shift + 1) % n_words]}"
@@ -220,8 +225,7 @@ def _taste(truth: PlantedTruth, config: SyntheticConfig, rng: np.random.Generato
     bounds = np.concatenate([c + np.cumsum(weight) / weight.sum() for c, weight in enumerate(weights)])
 
     def draw(categories: IntArray) -> IntArray:
-        return items[
-            np.minimum(np.searchsorted(bounds, categories + rng.random(len(categories)), "right"), len(items) - 1)
-        ]
+        places = np.searchsorted(bounds, categories + rng.random(len(categories)), "right")
+        return items[np.minimum(places, len(items) - 1)]
 
     return draw
