@@ -1,6 +1,7 @@
 """Residual quantisation: a vector as a sum of codewords, each chosen for what the earlier ones left over."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -50,3 +51,57 @@ def residual_quantize(x: Tensor, codebooks: Sequence[Tensor], *, normalize: bool
         residual = residual - codebook[code]  # r_{l+1} = r_l - e_{c_l}
         codes.append(code)
     return torch.stack(codes, dim=1), residual
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What training a residual quantiser needs of a batch."""
+
+    codes: Tensor  # (B, L) int64
+    latent: Tensor  # (B, D) value: the sum of the codewords; gradient: passed on to the input unchanged
+    codebook_errors: Tensor  # (L, B, D) sg(r_l) - e_l, whose squares move the codewords
+    commitment_errors: Tensor  # (L, B, D) r_l - sg(e_l), whose squares move the encoder
+
+
+NextResidual = Callable[[Tensor, Tensor], Tensor]  # (r_l, e_l), both (B, D) -> r_{l+1}
+
+
+def paper_residual(residual: Tensor, codeword: Tensor) -> Tensor:
+    """r - sg(e): the residual keeps the encoder's gradient, so that every level's commitment reaches the encoder.
+
+    The formula of TIGER (arXiv 2305.05065) and SoundStream (arXiv 2107.03312) read literally.
+    """
+    return residual - codeword.detach()
+
+
+def released_residual(residual: Tensor, codeword: Tensor) -> Tensor:
+    """r minus its own straight-through output: no gradient is left, so only the first level's commitment has any.
+
+    What the public code of LC-Rec, LETTER and most TIGER reproductions computes.
+    """
+    return (residual - codeword).detach()
+
+
+GRADIENTS: dict[str, NextResidual] = {"paper": paper_residual, "released": released_residual}
+
+
+def quantize_for_training(z: Tensor, codebooks: Sequence[Tensor], next_residual: NextResidual) -> Quantized:
+    """As `residual_quantize`, keeping what gradients flow through.
+
+    Args:
+        z: (B, D) output of an encoder.
+        codebooks: L tables (K_l, D).
+        next_residual: `paper_residual` or `released_residual`. Values are the same, gradients are not.
+    """
+    residual = z
+    codes, residuals, codewords = list[Tensor](), list[Tensor](), list[Tensor]()
+    for codebook in codebooks:
+        code = nearest(residual.detach(), codebook.detach())
+        codeword = codebook[code]
+        codes.append(code)
+        residuals.append(residual)
+        codewords.append(codeword)
+        residual = next_residual(residual, codeword)
+    r, e = torch.stack(residuals), torch.stack(codewords)  # (L, B, D) both
+    latent = z + (e.sum(dim=0) - z).detach()
+    return Quantized(torch.stack(codes, dim=1), latent, r.detach() - e, r - e.detach())

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 # method -> module:class; imported when first asked for, as fitting needs heavy libraries
 TOKENIZERS = {
+    "pq": "tesserec.tokenizers.pq:PQ",
+    "opq": "tesserec.tokenizers.pq:OPQ",
     "rkmeans": "tesserec.tokenizers.rkmeans:RKMeans",
+    "rqvae": "tesserec.tokenizers.rqvae:RQVAE",
 }
 
 

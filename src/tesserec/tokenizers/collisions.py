@@ -39,8 +39,8 @@ def with_extra_level(ids: SemanticIds, size: int) -> SemanticIds:
         row = int(np.flatnonzero(ids.group_of_item == ids.group_sizes.argmax())[0])
         raise DataError(
             f"{largest} items, one of them {ids.catalogue.item_ids[row]!r}, share the codes {ids.codes[row].tolist()}, "
-            f"but the extra level can name {size}. Set extra_level_size to {largest} or more, use more levels or a larger "
-            "codebook_size, or set collisions = 'share'. Items with identical text always collide."
+            f"but the extra level can name {size}. Set extra_level_size to {largest} or more, use more levels or a "
+            "larger codebook_size, or set collisions = 'share'. Items with identical text always collide."
         )
     codes = np.concatenate([ids.codes, rank_in_group(ids)[:, None]], axis=1)
     return replace(ids, codes=codes, codebook_sizes=(*ids.codebook_sizes, size), collision_policy="extra-level")
