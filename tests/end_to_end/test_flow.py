@@ -128,7 +128,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(shop, runs, tmp_pat
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "run" / "recommender").exists()
-    assert not json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["reached"] == []
     _, said = tesserec(*arguments)
     assert "resumed from" in said
     straight = runs["sasrec"] / "recommender" / "network.safetensors"

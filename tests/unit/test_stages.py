@@ -70,18 +70,20 @@ def test_a_damaged_artefact_is_made_again(data, tmp_path):
 def test_run_json_holds_the_complete_recipe(data, tmp_path):
     go(data, tmp_path / "run")
     about = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert about["finished"]
+    assert about["reached"] == ["recommender", "report"]
     assert about["recipe"]["evaluation"]["cutoffs"] == [1, 5, 10, 20, 50]
     assert about["dataset"]["folder"] == str(data)
     assert set(about["stages"]) == {"recommender", "report"}
 
 
-def test_an_unfinished_run_is_not_opened(data, tmp_path):
-    go(data, tmp_path / "run")
+def test_parts_that_a_run_has_not_made_are_refused(data, tmp_path):
+    finished, _ = go(data, tmp_path / "run")
+    with pytest.raises(ArtifactError, match="has no semantic-ids: its recipe makes none"):
+        _ = finished.semantic_ids
     about = json.loads((tmp_path / "run" / "run.json").read_text())
-    (tmp_path / "run" / "run.json").write_text(json.dumps({**about, "finished": False}))
-    with pytest.raises(ArtifactError, match="not finished"):
-        Run.open(tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**about, "reached": []}))
+    with pytest.raises(ArtifactError, match="has no recommender"):
+        _ = Run.open(tmp_path / "run").recommender
 
 
 def test_folders_that_are_no_runs_are_refused(data, tmp_path):

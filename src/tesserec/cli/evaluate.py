@@ -1,7 +1,7 @@
 """tesserec evaluate"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -9,8 +9,8 @@ from tesserec.cli.output import Json, TerminalProgress, show
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A finished run.")],
-    part: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    run: Annotated[Path, typer.Argument(help="A run made by `tesserec run`.")],
+    part: Annotated[Literal["test", "validation"], typer.Option(help="Which cases.")] = "test",
     exclude_seen: Annotated[
         bool, typer.Option("--exclude-seen", help="Items of the history are no candidates.")
     ] = False,

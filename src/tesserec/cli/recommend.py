@@ -10,7 +10,7 @@ from tesserec.cli.output import Json, show
 
 
 def recommend(
-    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    run: Annotated[Path, typer.Argument(help="A run made by `tesserec run`.")],
     history: Annotated[str, typer.Option(help="Item ids, oldest first, separated by commas.")],
     k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
     allow: Annotated[str | None, typer.Option(help="Only these items: ids separated by commas.")] = None,

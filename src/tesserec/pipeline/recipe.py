@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -49,6 +49,20 @@ class SplitConfig:
         if self.validation_from is None or self.test_from is None:
             return leave_one_out(dataset)
         return by_time(dataset, validation_from=self.validation_from, test_from=self.test_from)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileIds:
+    """`tokenizer.method = "file"`: semantic IDs that another project made, instead of a tokenizer of ours."""
+
+    path: str = ""  # a LETTER index (.json) or codes (.npy), see tesserec.tokenizers.imports
+    uncoded: Literal["refuse", "reserve"] = "refuse"  # items without a code: an error, or one code of their own
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ConfigError(
+                "tokenizer.method is 'file' but tokenizer.path is not set. Set it to the file of the IDs."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,26 +211,32 @@ def _resolve(values: Mapping[str, Any], name: str) -> Recipe:
             entries = {"seed": values["seed"], **entries}
         return build(config_class, entries, where=f"recipe {name}, {key}")
 
-    def choice(key: str, class_of: Any) -> Choice:
+    def choice(key: str, config_class_of: Callable[[str], type[Any]]) -> Choice:
         if "method" not in values[key]:
             raise ConfigError(f"recipe {name}: [{key}] names no method. Add method = '...'.")
         method = values[key]["method"]
-        return Choice(method, section(class_of(method).config_class, key))
+        return Choice(method, section(config_class_of(method), key))
 
-    recommender = choice("recommender", recommender_class)
+    recommender = choice("recommender", lambda method: recommender_class(method).config_class)
     method = recommender_class(recommender.method)
     if method.needs_semantic_ids and "tokenizer" not in values:
         raise ConfigError(
             f"recipe {name}: {recommender.method} recommends by semantic IDs. "
             "Add [tokenizer] with a method such as 'rkmeans'."
         )
+    tokenizer = choice("tokenizer", _tokenizer_config) if method.needs_semantic_ids else None
+    is_fitted = tokenizer is not None and not isinstance(tokenizer.config, FileIds)
     return Recipe(
         name=name,
         summary=values.get("summary", ""),
         split=section(SplitConfig, "split"),
-        text=section(TextConfig, "text") if method.needs_semantic_ids else None,
-        tokenizer=choice("tokenizer", tokenizer_class) if method.needs_semantic_ids else None,
+        text=section(TextConfig, "text") if is_fitted else None,
+        tokenizer=tokenizer,
         recommender=recommender,
         training=section(TrainingConfig, "training") if method.is_trained else None,
         evaluation=section(EvaluationConfig, "evaluation"),
     )
+
+
+def _tokenizer_config(method: str) -> type[Any]:
+    return FileIds if method == "file" else tokenizer_class(method).config_class

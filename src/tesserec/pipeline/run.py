@@ -1,9 +1,9 @@
 """A run: the stages of a recipe on a data set, each saved, none repeated while its inputs and settings stay the same.
 
     RUN/run.json         the complete recipe, the data set, and for every finished stage its key and fingerprint
-    RUN/embeddings       item texts as vectors                     (recipes with a tokenizer)
+    RUN/embeddings       item texts as vectors                     (where a tokenizer is fitted)
     RUN/tokenizer        the fitted tokenizer                      (the same)
-    RUN/semantic-ids     one row of codes per item                 (the same)
+    RUN/semantic-ids     one row of codes per item                 (where the recommender needs them)
     RUN/recommender      the trained recommender
     RUN/report           its evaluation
     RUN/checkpoints      of a training that is under way
@@ -28,17 +28,19 @@ from tesserec.data.splits import Split
 from tesserec.environment import library
 from tesserec.errors import ArtifactError
 from tesserec.evaluation import Report, evaluate
-from tesserec.pipeline.recipe import Choice, Recipe, SplitConfig
+from tesserec.pipeline.recipe import Choice, FileIds, Recipe, SplitConfig
 from tesserec.progress import SILENT, Progress
 from tesserec.recommenders import load_recommender, make_recommender
 from tesserec.text import TextConfig, encode_items
 from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers import load_tokenizer, make_tokenizer
+from tesserec.tokenizers.imports import read_semantic_ids
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.types import PathLike
 
 if TYPE_CHECKING:
     from tesserec.recommenders.base import Recommendations, Recommender
+    from tesserec.tokenizers.base import ItemTokenizer
 
 RUN = "run.json"
 CHECKPOINTS = "checkpoints"
@@ -46,33 +48,29 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, opened."""
+    """A run folder, opened. Each part is loaded when it is first asked for.
+
+    Raises:
+        ArtifactError: by every part that the run did not make: its recipe has none, or it was interrupted before.
+    """
 
     folder: Path
     dataset_folder: Path
-    split_config: SplitConfig
+    about: dict[str, Any]  # the content of run.json
 
     @classmethod
     def open(cls, folder: PathLike, *, data: PathLike | None = None) -> "Run":
-        """Open a finished run.
+        """Open what `run` wrote, finished or not.
 
         Args:
-            folder: what `run` wrote.
             data: the data set, if it is no longer where it was.
 
         Raises:
-            ArtifactError: the folder holds no finished run.
+            ArtifactError: the folder holds no run.
         """
         path = Path(folder)
         about = _read_about(path)
-        if not about["finished"]:
-            raise ArtifactError(f"The run in {path} is not finished. Start the same `tesserec run` again to go on.")
-        split = build(SplitConfig, about["recipe"]["split"], where=f"{path / RUN}, split")
-        return cls(path, Path(data if data is not None else about["dataset"]["folder"]), split)
-
-    @cached_property
-    def recommender(self) -> "Recommender":
-        return load_recommender(self.folder / "recommender")
+        return cls(path, Path(data if data is not None else about["dataset"]["folder"]), about)
 
     @cached_property
     def split(self) -> Split:
@@ -85,17 +83,40 @@ class Run:
             raise ArtifactError(
                 f"The data set of this run is no longer at {self.dataset_folder}. Say where it is: --data."
             )
-        return self.split_config.split(Dataset.load(self.dataset_folder))
-
-    @cached_property
-    def semantic_ids(self) -> SemanticIds:
-        """Raises ArtifactError if the recipe makes none."""
-        return SemanticIds.load(self.folder / "semantic-ids")
+        config = build(SplitConfig, self.about["recipe"]["split"], where=f"{self.folder / RUN}, split")
+        return config.split(Dataset.load(self.dataset_folder))
 
     @cached_property
     def embeddings(self) -> Embeddings:
-        """Raises ArtifactError if the recipe makes none."""
-        return Embeddings.load(self.folder / "embeddings")
+        return Embeddings.load(self._made("embeddings"))
+
+    @cached_property
+    def tokenizer(self) -> "ItemTokenizer":
+        return load_tokenizer(self._made("tokenizer"))
+
+    @cached_property
+    def semantic_ids(self) -> SemanticIds:
+        return SemanticIds.load(self._made("semantic-ids"))
+
+    @cached_property
+    def recommender(self) -> "Recommender":
+        return load_recommender(self._made("recommender"))
+
+    @cached_property
+    def report(self) -> Report:
+        return Report.load(self._made("report"))
+
+    def has(self, stage: str) -> bool:
+        """Whether the run has got so far."""
+        return stage in self.about["reached"]
+
+    def _made(self, stage: str) -> Path:
+        if not self.has(stage):
+            raise ArtifactError(
+                f"{self.folder} has no {stage}: its recipe makes none, or the run was interrupted before. Starting the "
+                "same `tesserec run` again goes on where it stopped."
+            )
+        return self.folder / stage
 
     def titled(self, answer: "Recommendations") -> list[list[dict[str, Any]]]:
         """Recommendations as plain rows: `item_id`, `title` and `score`, best first."""
@@ -109,10 +130,6 @@ class Run:
             ]
             for items, scores in zip(answer.items.tolist(), answer.scores.tolist())
         ]
-
-    @cached_property
-    def report(self) -> Report:
-        return Report.load(self.folder / "report")
 
 
 def titles(dataset: Dataset) -> list[str]:
@@ -137,8 +154,10 @@ def run(recipe: Recipe, dataset_folder: PathLike, out: PathLike, *, progress: Pr
     split = recipe.split.split(dataset)
     stages = _Stages.begin(Path(out), recipe, data, progress)
     semantic_ids = None
-    if recipe.text is not None and recipe.tokenizer is not None:
-        semantic_ids = _make_semantic_ids(recipe.text, recipe.tokenizer, dataset, stages)
+    if recipe.tokenizer is not None and isinstance(recipe.tokenizer.config, FileIds):
+        semantic_ids = _read_ids(recipe.tokenizer.config, dataset, stages)
+    elif recipe.tokenizer is not None and recipe.text is not None:
+        semantic_ids = _make_ids(recipe.text, recipe.tokenizer, dataset, stages)
     inputs = [stages.data_fingerprint, to_dict(recipe.split), semantic_ids.fingerprint if semantic_ids else None]
 
     def train(folder: Path, checkpoints: Path) -> None:
@@ -157,7 +176,17 @@ def run(recipe: Recipe, dataset_folder: PathLike, out: PathLike, *, progress: Pr
     return Run.open(stages.folder)
 
 
-def _make_semantic_ids(text: TextConfig, tokenizer: Choice, dataset: Dataset, stages: "_Stages") -> SemanticIds:
+def _read_ids(config: FileIds, dataset: Dataset, stages: "_Stages") -> SemanticIds:
+    """The one stage of semantic IDs that come from a file."""
+
+    def read(folder: Path, _: Path) -> None:
+        read_semantic_ids(config.path, dataset.catalogue, uncoded=config.uncoded).save(folder)
+
+    stages.make("semantic-ids", [stages.data_fingerprint, to_dict(config), _content(config.path)], read)
+    return SemanticIds.load(stages.folder / "semantic-ids")
+
+
+def _make_ids(text: TextConfig, tokenizer: Choice, dataset: Dataset, stages: "_Stages") -> SemanticIds:
     """The three stages from item texts to semantic IDs."""
     progress = stages.progress
 
@@ -172,12 +201,16 @@ def _make_semantic_ids(text: TextConfig, tokenizer: Choice, dataset: Dataset, st
         fitted = load_tokenizer(stages.folder / "tokenizer")
         fitted.encode(Embeddings.load(stages.folder / "embeddings")).save(folder)
 
-    model = Path(text.model or "")
-    file = fingerprint_bytes(model.read_bytes()) if model.is_file() else None  # of ready embeddings
-    embedded = stages.make("embeddings", [stages.data_fingerprint, to_dict(text), file], embed)
+    inputs = [stages.data_fingerprint, to_dict(text), _content(text.model or "")]
+    embedded = stages.make("embeddings", inputs, embed)
     fitted = stages.make("tokenizer", [embedded, tokenizer.to_dict()], fit)
     stages.make("semantic-ids", [embedded, fitted], encode)
     return SemanticIds.load(stages.folder / "semantic-ids")
+
+
+def _content(path: str) -> str | None:
+    """Fingerprint of a file that a setting names; None if it names no file."""
+    return fingerprint_bytes(Path(path).read_bytes()) if Path(path).is_file() else None
 
 
 @dataclass
@@ -198,7 +231,13 @@ class _Stages:
         done = _read_about(folder)["stages"] if (folder / RUN).exists() else {}
         folder.mkdir(parents=True, exist_ok=True)
         source = {"folder": str(data), "fingerprint": read_manifest(data, kind="dataset").fingerprint}
-        about = {"finished": False, "recipe": recipe.to_dict(), "dataset": source, "library": library(), "stages": done}
+        about: dict[str, Any] = {
+            "reached": [],
+            "recipe": recipe.to_dict(),
+            "dataset": source,
+            "library": library(),
+            "stages": done,
+        }
         stages = cls(folder, about, progress)
         stages._write()
         return stages
@@ -224,13 +263,13 @@ class _Stages:
             seconds = round(time.perf_counter() - started, 1)
             fingerprint = read_manifest(self.folder / name).fingerprint
             self.about["stages"][name] = {"key": key, "fingerprint": fingerprint, "seconds": seconds}
-            self._write()
             self.progress.say(f"{name}: done in {seconds} s")
+        self.about["reached"].append(name)
+        self._write()
         return str(self.about["stages"][name]["fingerprint"])
 
     def finish(self) -> None:
-        self.about["finished"] = True
-        self._write()
+        """Training is over: its checkpoints, and those of runs that were given up, are of no more use."""
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
 
     def _is_done(self, name: str, key: str) -> bool:
@@ -252,7 +291,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
     """
     try:
         about = json.loads((folder / RUN).read_text())
-        return {key: about[key] for key in ("finished", "recipe", "dataset", "library", "stages")}
+        return {key: about[key] for key in ("reached", "recipe", "dataset", "library", "stages")}
     except FileNotFoundError:
         raise ArtifactError(
             f"{folder} holds no {RUN}, so it is not a run. Check the path, or make it with `tesserec run`."
