@@ -1,0 +1,160 @@
+"""An epoch of SASRec against RecBole's way of doing it, over the same targets, in one run.
+
+Both train hidden size 64, two layers and two heads with cross-entropy over all items. RecBole's way (written here from
+its published behaviour) makes a row of 50 places, padded on the right, of every prefix, takes the state of its last
+item and 2,048 rows per step. Its epoch is measured on a share of its steps, stated above the table; ours is measured
+whole, as `train` runs it: batches, clipping, optimiser, checks and log included. Both figures are the fastest seen.
+
+    python benchmarks/sasrec_epoch.py --data ../shared/data/beauty
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from machine import describe, matrix_peak
+from tesserec.data import prepare
+from tesserec.data.sequences import Sequences
+from tesserec.data.splits import Split, leave_one_out
+from tesserec.recommenders.sasrec import NextItem, SASRecConfig, SASRecNetwork
+from tesserec.training.batching import windows
+from tesserec.training.config import TrainingConfig
+from tesserec.training.devices import autocast
+from tesserec.training.loop import train
+
+LENGTH, WIDTH, HEADS, LAYERS, ROWS = 50, 64, 2, 2, 2048
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--data", type=Path, required=True, help="folder that `tesserec prepare` takes")
+    arguments.add_argument("--steps", type=int, default=4, help="measured steps of RecBole's way, after one to warm up")
+    options = arguments.parse_args()
+    dataset = prepare(options.data)
+    split = leave_one_out(dataset)
+    n_targets, work = epoch_operations(split)
+    print(describe())
+    print(f"{len(dataset.catalogue)} items, {n_targets} targets, {work / 1e9:.0f} GFLOP of real work per epoch")
+    print(f"data {dataset.fingerprint}; RecBole's way measured on {options.steps} of {-(-n_targets // ROWS)} steps\n")
+    print("| precision | RecBole's way, s per epoch | targets/s | ours, s per epoch | targets/s | ratio | ", end="")
+    print("share of matrix peak, RecBole's way | ours |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        ours, theirs, peak = our_epoch(split, precision), their_epoch(split, dtype, options.steps), matrix_peak(dtype)
+        row = [f"{theirs:.0f}", f"{n_targets / theirs:,.0f}", f"{ours:.1f}", f"{n_targets / ours:,.0f}",
+               f"{theirs / ours:.1f}", f"{work / theirs / peak:.1%}", f"{work / ours / peak:.0%}"]  # fmt: skip
+        print(f"| {precision} | {' | '.join(row)} |", flush=True)
+
+
+def epoch_operations(split: Split) -> tuple[int, float]:
+    """Targets, and floating-point operations of the matrix products that they need, forward and backward."""
+    lengths = windows(split.train, LENGTH).lengths - 1
+    n_targets = int(lengths.sum())
+    layers = LAYERS * (12 * WIDTH**2 * n_targets + WIDTH * int((lengths * (lengths + 1)).sum()))
+    return n_targets, 3.0 * 2 * (layers + split.n_items * WIDTH * n_targets)
+
+
+# -- ours --------------------------------------------------------------------------------------------------------------
+
+
+def our_epoch(split: Split, precision: str) -> float:
+    """Seconds of an epoch of the training loop, the fastest of three."""
+    config = SASRecConfig(width=WIDTH, n_layers=LAYERS, n_heads=HEADS, dropout=0.5, max_length=LENGTH)
+    training = TrainingConfig(epochs=3, device="cpu", precision=precision)
+    network = SASRecNetwork(split.n_items, config)
+    log = train(network, NextItem(split.train, config, training), training, validate=lambda _: 0.0)
+    return float(np.diff([row["seconds"] for row in log.rows], prepend=0.0).min())
+
+
+# -- RecBole's way -----------------------------------------------------------------------------------------------------
+
+
+class PostNormBlock(nn.Module):
+    """x = norm(x + attention(x)); x = norm(x + feed_forward(x)), with dropout of the attention weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+        self.wide, self.narrow = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH, eps=1e-12) for _ in range(2))
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        def heads(y: Tensor) -> Tensor:
+            return y.view(*y.shape[:2], HEADS, -1).transpose(1, 2)
+
+        scores = heads(self.q(x)) @ heads(self.k(x)).transpose(-1, -2) / (WIDTH // HEADS) ** 0.5 + mask
+        seen = self.dropout(scores.softmax(dim=-1)) @ heads(self.v(x))
+        x = self.norms[0](x + self.dropout(self.out(seen.transpose(1, 2).flatten(2))))
+        return self.norms[1](x + self.dropout(self.narrow(F.gelu(self.wide(x)))))
+
+
+class PrefixSASRec(nn.Module):
+    """The state after the last item of each row."""
+
+    def __init__(self, n_items: int) -> None:
+        super().__init__()
+        self.items, self.positions = nn.Embedding(n_items + 1, WIDTH, padding_idx=0), nn.Embedding(LENGTH, WIDTH)
+        self.norm, self.dropout = nn.LayerNorm(WIDTH, eps=1e-12), nn.Dropout(0.5)
+        self.blocks = nn.ModuleList(PostNormBlock() for _ in range(LAYERS))
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.02)
+
+    def forward(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        visible = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril() & (rows > 0)[:, None, None, :]
+        mask = torch.where(visible, 0.0, -10000.0)
+        x = self.dropout(self.norm(self.items(rows) + self.positions(torch.arange(LENGTH).expand_as(rows))))
+        for block in self.blocks:
+            x = block(x, mask)
+        return x[torch.arange(len(rows)), lengths - 1] @ self.items.weight.T
+
+
+def their_epoch(split: Split, dtype: torch.dtype, n_steps: int) -> float:
+    """Seconds of an epoch, from the fastest of so many steps after one to warm up."""
+    rows, lengths, targets = padded_prefixes(split.train)
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
+    model = PrefixSASRec(split.n_items).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def step(number: int) -> None:
+        batch = order[number * ROWS : (number + 1) * ROWS]
+        with autocast(CPU, dtype):
+            loss = F.cross_entropy(model(rows[batch], lengths[batch]), targets[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    seconds = []
+    for number in range(n_steps + 1):
+        start = time.perf_counter()
+        step(number)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:]) * len(targets) / ROWS
+
+
+def padded_prefixes(train: Sequences) -> tuple[Tensor, Tensor, Tensor]:
+    """Every prefix as a row of 50 places, item rows counted from 1, padded with 0 on the right; lengths; next items."""
+    users, index = train.positions()
+    later = index > train.starts[users]
+    users, at = users[later], index[later]
+    starts = np.maximum(train.starts[users], at - LENGTH)
+    lengths = at - starts
+    places = np.arange(LENGTH)
+    real = places < lengths[:, None]
+    rows = np.where(real, train.values[np.where(real, starts[:, None] + places, 0)] + 1, 0)
+    return (
+        torch.from_numpy(rows.astype(np.int64)),
+        torch.from_numpy(lengths),
+        torch.from_numpy(train.values[at] + 1).long(),
+    )
+
+
+if __name__ == "__main__":
+    main()
