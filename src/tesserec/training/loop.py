@@ -110,6 +110,7 @@ def train(
         ConfigError: this machine does not have the configured device or precision.
     """
     workers = _Workers.join(config.device)
+    progress = progress if workers.index == 0 else SILENT
     model.to(workers.device)
     with seeded(config.seed):
         run = _Run(model, objective, config, workers)
