@@ -11,12 +11,14 @@ training target, W prefixes to be scored, or W hypotheses of a beam search that 
 
 import math
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tesserec.errors import ConfigError
+from tesserec.functional.attention import attend, cross_attention, self_attention, split_heads
 from tesserec.functional.dropout import Dropout, dropout
 
 
@@ -67,43 +69,32 @@ class FeedForward(nn.Module):
         return hidden
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, p: float, *, training: bool) -> Tensor:
-    """softmax(q k^T + bias) v, unscaled as in T5.
-
-    Args:
-        q: (..., Tq, d). k, v: (..., Tk, d) with the same leading axes.
-        bias: broadcast to (..., Tq, Tk), -inf where attention is forbidden; None: everything is visible.
-        p: dropout of the attention weights.
-    """
-    if not training or p == 0:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype), scale=1.0)
-    scores = q @ k.transpose(-1, -2)
-    if bias is not None:
-        scores = scores + bias.to(scores.dtype)
-    return dropout(torch.softmax(scores, dim=-1, dtype=scores.dtype), p, training=True).to(v.dtype) @ v
-
-
 class SelfAttention(nn.Module):
     """Attention among the positions of one sequence, or of one chain and its past."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
+        self.n_heads, self.p = config.n_heads, config.dropout
+        inner = config.n_heads * config.head_width
         self.norm = RMSNorm(config.width)
-        self.inner = config.n_heads * config.head_width
-        self.heads = (config.n_heads, config.head_width)
-        self.qkv = nn.Linear(config.width, 3 * self.inner, bias=False)
-        self.out = nn.Linear(self.inner, config.width, bias=False)
-        self.p = config.dropout
+        self.qkv = nn.Linear(config.width, 3 * inner, bias=False)
+        self.out = nn.Linear(inner, config.width, bias=False)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(..., T, D) -> three of (..., heads, T, d)."""
-        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, *self.heads)).unbind(-3)
-        return q.transpose(-3, -2), k.transpose(-3, -2), v.transpose(-3, -2)
-
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        attended = attend(*self.project(x), bias, self.p, training=self.training)
-        out: Tensor = self.out(attended.transpose(-3, -2).flatten(-2))
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D); bias (heads, T, T) or (B, heads, T, T)."""
+        p = self.p if self.training else 0.0
+        out: Tensor = self.out(self_attention(self.qkv(self.norm(x)), bias, self.n_heads, p))
         return out
+
+    def extend(self, x: Tensor, past: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """One more position of W hypotheses (B, W, D), which see what `bias` (B, heads, W, S + W) lets them see.
+
+        Returns the output and the past, keys and values (2, B, heads, S, d), with theirs appended.
+        """
+        q, k, v = split_heads(self.qkv(self.norm(x)), 3, self.n_heads)
+        past = torch.cat([past, torch.stack([k, v])], dim=3)
+        out: Tensor = self.out(attend(q, past[0], past[1], bias).transpose(1, 2).flatten(2))
+        return out, past
 
 
 class CrossAttention(nn.Module):
@@ -111,24 +102,21 @@ class CrossAttention(nn.Module):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.norm = RMSNorm(config.width)
-        self.heads = (config.n_heads, config.head_width)
+        self.n_heads, self.p = config.n_heads, config.dropout
         inner = config.n_heads * config.head_width
+        self.norm = RMSNorm(config.width)
         self.q = nn.Linear(config.width, inner, bias=False)
         self.kv = nn.Linear(config.width, 2 * inner, bias=False)
         self.out = nn.Linear(inner, config.width, bias=False)
-        self.p = config.dropout
 
-    def keys(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, D) -> two of (B, heads, T, d): computed once per user."""
-        k, v = self.kv(states).unflatten(-1, (2, *self.heads)).unbind(-3)
-        return k.transpose(-3, -2), v.transpose(-3, -2)
+    def keys(self, states: Tensor) -> Tensor:
+        """(B, T, D) -> keys and values (2, B, heads, T, d): computed once per user."""
+        return split_heads(self.kv(states), 2, self.n_heads)
 
-    def forward(self, x: Tensor, keys: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor, bias: Tensor | None) -> Tensor:
         """x: (B, P, D), P query positions of each user, whichever chain they belong to."""
-        q = self.q(self.norm(x)).unflatten(-1, self.heads).transpose(-3, -2)
-        attended = attend(q, *keys, bias, self.p, training=self.training)
-        out: Tensor = self.out(attended.transpose(-3, -2).flatten(-2))
+        p = self.p if self.training else 0.0
+        out: Tensor = self.out(cross_attention(self.q(self.norm(x)), keys, bias, p))
         return out
 
 
@@ -178,7 +166,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         x = x + self.dropout(self.attention(x, bias))
-        return x + self.dropout(self.feed_forward(x))
+        return torch.add(x, self.dropout(self.feed_forward(x)))
 
 
 class DecoderLayer(nn.Module):
@@ -188,36 +176,29 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(config)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, bias: Tensor, keys: tuple[Tensor, Tensor], key_bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor, keys: Tensor, key_bias: Tensor | None) -> Tensor:
         """x: (B, W, T, D), W chains of T positions per user."""
-        x = x + self.dropout(self.attention(x, bias))
-        return self._rest(x, keys, key_bias)
+        x = x + self.dropout(self.attention(x.flatten(0, 1), bias)).view(x.shape)
+        return self._rest(x.flatten(1, 2), keys, key_bias).view(x.shape)
 
     def extend(
-        self, x: Tensor, past: tuple[Tensor, Tensor], bias: Tensor, keys: tuple[Tensor, Tensor], key_bias: Tensor | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One more position of every hypothesis: x (B, W, D) attends to the keys in `past` that `bias` lets it see.
+        self, x: Tensor, past: Tensor, bias: Tensor, keys: Tensor, key_bias: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """One more position of every hypothesis, x (B, W, D); see `SelfAttention.extend`."""
+        attended, past = self.attention.extend(x, past, bias)
+        return self._rest(x + attended, keys, key_bias), past
 
-        Returns the output (B, W, D) and the past with these positions' keys and values appended: (B, heads, S + W, d).
-        """
-        q, k, v = self.attention.project(x)
-        past = (torch.cat([past[0], k], dim=-2), torch.cat([past[1], v], dim=-2))
-        attended = attend(q, *past, bias, 0.0, training=False)
-        x = x + self.attention.out(attended.transpose(-3, -2).flatten(-2))
-        return self._rest(x[:, :, None], keys, key_bias)[:, :, 0], past
-
-    def _rest(self, x: Tensor, keys: tuple[Tensor, Tensor], key_bias: Tensor | None) -> Tensor:
-        positions = x.flatten(1, 2)  # (B, W * T, D): all chains are query positions of their user
-        positions = positions + self.dropout(self.cross(positions, keys, key_bias))
-        positions = positions + self.dropout(self.feed_forward(positions))
-        return positions.view(x.shape)
+    def _rest(self, x: Tensor, keys: Tensor, key_bias: Tensor | None) -> Tensor:
+        """x: (B, P, D): all chains are query positions of their user."""
+        x = x + self.dropout(self.cross(x, keys, key_bias))
+        return torch.add(x, self.dropout(self.feed_forward(x)))
 
 
 @dataclass
 class Memory:
     """What the decoder knows of B users: cross-attention keys per layer, computed once."""
 
-    keys: list[tuple[Tensor, Tensor]]  # per layer two of (B, heads, T, d)
+    keys: list[Tensor]  # per layer (2, B, heads, T, d)
     key_bias: Tensor | None  # (B, 1, 1, T), -inf at padding; None if there is none
 
 
@@ -229,7 +210,7 @@ class Past:
     of each stored position, from which the relative distance follows.
     """
 
-    layers: list[tuple[Tensor, Tensor]]  # per layer two of (B, heads, S, d)
+    layers: list[Tensor]  # per layer keys and values (2, B, heads, S, d)
     visible: Tensor  # (B, W, S) bool
     steps: list[int] = field(default_factory=list)  # S entries: the step at which each position was stored
 
@@ -247,6 +228,10 @@ class T5(nn.Module):
         self.encoder_norm, self.decoder_norm = RMSNorm(config.width), RMSNorm(config.width)
         self.dropout = Dropout(config.dropout)
         self.reset_parameters()
+
+    @property
+    def _decoder_layers(self) -> list[DecoderLayer]:
+        return [cast(DecoderLayer, layer) for layer in self.decoder]
 
     def reset_parameters(self) -> None:
         """T5's initialisation, which goes with its unscaled attention: the query projection carries 1 / sqrt(d)."""
@@ -274,7 +259,7 @@ class T5(nn.Module):
             lengths: (B,) real tokens of each; None: all have T, and no mask is computed.
         """
         positions = x.shape[1]
-        bias, key_bias = self.encoder_bias(positions, positions)[None], None
+        bias, key_bias = self.encoder_bias(positions, positions), None
         if lengths is not None:
             padding = torch.arange(positions, device=x.device)[None, :] >= lengths[:, None]
             key_bias = torch.zeros_like(padding, dtype=x.dtype).masked_fill(padding, -torch.inf)[:, None, None, :]
@@ -283,7 +268,7 @@ class T5(nn.Module):
         for layer in self.encoder:
             x = layer(x, bias)
         states = self.dropout(self.encoder_norm(x))
-        return Memory([layer.cross.keys(states) for layer in self.decoder], key_bias)
+        return Memory([layer.cross.keys(states) for layer in self._decoder_layers], key_bias)
 
     def decode(self, x: Tensor, memory: Memory) -> Tensor:
         """States of whole chains, each position seeing those before it.
@@ -305,10 +290,8 @@ class T5(nn.Module):
 
     def begin(self, memory: Memory) -> Past:
         """The past of a beam search that has not started."""
-        keys = memory.keys[0][0]
-        empty = keys.new_zeros(keys.shape[0], self.config.n_heads, 0, self.config.head_width)
-        layers = [(empty, empty)] * self.config.n_layers
-        return Past(layers, torch.zeros(keys.shape[0], 1, 0, dtype=torch.bool, device=keys.device))
+        empty = [keys[:, :, :, :0] for keys in memory.keys]
+        return Past(empty, torch.zeros(empty[0].shape[1], 1, 0, dtype=torch.bool, device=empty[0].device))
 
     def extend(self, x: Tensor, parents: Tensor | None, past: Past, memory: Memory) -> tuple[Tensor, Past]:
         """One more step of a beam search.
@@ -332,7 +315,7 @@ class T5(nn.Module):
         bias = by_distance[:, torch.tensor(steps, device=x.device)][None, :, None, :]
         bias = bias.masked_fill(~visible[:, None], -torch.inf)
         layers = []
-        for layer, keys, layer_past in zip(self.decoder, memory.keys, past.layers, strict=True):
+        for layer, keys, layer_past in zip(self._decoder_layers, memory.keys, past.layers, strict=True):
             x, layer_past = layer.extend(x, layer_past, bias, keys, memory.key_bias)
             layers.append(layer_past)
         return self.decoder_norm(x), Past(layers, visible, steps)

@@ -15,6 +15,7 @@ Differences from the paper:
 - Every prefix of a training sequence is a sample (the paper does not say; all reproductions that reach its numbers do).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,13 +41,17 @@ from tesserec.recommenders.validation import validation_metric
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.training.batching import parts_by_length
 from tesserec.training.config import TrainingConfig
+from tesserec.training.devices import resolve_device
 from tesserec.training.loop import Step, TrainingLog, train
+from tesserec.training.saving import read_network, write_network
 from tesserec.training.seeds import seed_of, seeded
 from tesserec.types import IntArray
 
 START = 0  # the decoder's first input, and what pads the encoder's
 UNKNOWN_USER_SHARE = 0.1  # of the training samples, where there are user tokens
 ROWS_PER_SOFTMAX = 64  # of a shared vocabulary: bounds the logits that are held at once
+ROW_MULTIPLE = 16  # rows of a batch, and
+LENGTHS = np.array([1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20])  # its items per row: few shapes (see parts_by_length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,30 +131,33 @@ class TigerNetwork(nn.Module):
         states = self.t5.decode(self.chains(batch.targets[:, None, :-1]), memory)[:, 0]  # (B, L, D)
         if self.output == "shared":
             tokens = batch.targets + self.offsets
-            return F.cross_entropy(self._shared_logits(states.flatten(0, 1)).float(), tokens.flatten(),
-                                   reduction="sum") / n_levels  # fmt: skip
+            logits = self._shared_logits(states.flatten(0, 1)).float()
+            return F.cross_entropy(logits, tokens.flatten(), reduction="sum") / n_levels
         losses = [
             F.cross_entropy(head(states[:, level]).float(), batch.targets[:, level], reduction="sum")
             for level, head in enumerate(self.heads)
         ]
-        return torch.stack(losses).sum() / n_levels
+        loss: Tensor = torch.stack(losses).sum() / n_levels
+        return loss
 
     def chains(self, codes: Tensor) -> Tensor:
         """Decoder inputs of chains of codes (B, W, l): (B, W, l + 1, D), the start token first."""
         tokens = codes + self.offsets[: codes.shape[-1]]
-        return self.embedding(F.pad(tokens, (1, 0), value=START))
+        embedded: Tensor = self.embedding(F.pad(tokens, (1, 0), value=START))
+        return embedded
 
     def log_probs(self, states: Tensor, level: int) -> Tensor:
         """(..., D) -> (..., K_level) float32: log-softmax over the head, or over the whole shared vocabulary."""
         if self.output == "per-level":
-            return F.log_softmax(self.heads[level](states).float(), dim=-1)
+            logits: Tensor = self.heads[level](states)
+            return F.log_softmax(logits.float(), dim=-1)
         first = self.vocabulary.offsets[level]
         codes = slice(first, first + self.vocabulary.codebook_sizes[level])
         rows = states.flatten(0, -2)
         parts = []
         for start in range(0, len(rows), ROWS_PER_SOFTMAX):
-            logits = self._shared_logits(rows[start : start + ROWS_PER_SOFTMAX]).float()
-            parts.append(logits[:, codes] - logits.logsumexp(dim=1, keepdim=True))
+            logits = self._shared_logits(rows[start : start + ROWS_PER_SOFTMAX])
+            parts.append(F.log_softmax(logits, dim=-1, dtype=torch.float32)[:, codes])
         return torch.cat(parts).view(*states.shape[:-1], -1)
 
     def _shared_logits(self, states: Tensor) -> Tensor:
@@ -236,7 +244,7 @@ class _EpochSteps(Sequence[Step]):
     order: IntArray
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.objective.batch_size)
+        return math.ceil(len(self.order) / self.objective.batch_size)
 
     def __getitem__(self, index: Any) -> Any:
         rows = self.order[index * self.objective.batch_size : (index + 1) * self.objective.batch_size]
@@ -254,9 +262,10 @@ class Tiger(Recommender):
     def __init__(
         self,
         semantic_ids: SemanticIds,
-        config: TigerConfig = TigerConfig(),
-        training: TrainingConfig = TrainingConfig(),
+        config: TigerConfig | None = None,
+        training: TrainingConfig | None = None,
     ) -> None:
+        config, training = config or TigerConfig(), training or TrainingConfig()
         super().__init__(config)
         self.semantic_ids, self.training = semantic_ids, training
         self.vocabulary = Vocabulary(semantic_ids.codebook_sizes, config.user_buckets + 1 if config.user_buckets else 0)
@@ -272,8 +281,8 @@ class Tiger(Recommender):
     def _fit(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
         if split.dataset.catalogue.fingerprint != self.semantic_ids.catalogue.fingerprint:
             raise ConfigError(
-                f"The semantic IDs describe {len(self.semantic_ids.catalogue)} items, the data set has {split.n_items}, "
-                "or the same in another order. Make the IDs from the embeddings of this data set."
+                f"The semantic IDs describe {len(self.semantic_ids.catalogue)} items, the data set has {split.n_items} "
+                "(or the same in another order). Make the IDs from the embeddings of this data set."
             )
         if self.config.user_buckets:
             self._user_bucket = np.array(
@@ -315,8 +324,9 @@ class Tiger(Recommender):
         recent = histories.last(self.config.max_items)
         n_levels, lengths = self.semantic_ids.n_levels, recent.lengths
         front = 1 if self.config.user_buckets else 0
-        for rows in parts_by_length(np.maximum(lengths * n_levels + front, 1), max_tokens=max_tokens):
-            part, n_items = recent.take(rows), max(int(lengths[rows].max()), 0)
+        tokens_per_row = np.maximum(lengths * n_levels + front, 1)
+        for rows in parts_by_length(tokens_per_row, max_tokens=max_tokens, multiple=ROW_MULTIPLE):
+            part, n_items = recent.take(rows), self._padded_length(int(lengths[rows].max()))
             column = np.arange(n_items)
             real = column < lengths[rows, None]
             items = part.values[np.where(real, part.starts[:, None] + column, 0)]
@@ -331,12 +341,17 @@ class Tiger(Recommender):
                 rows,
                 Batch(
                     torch.from_numpy(tokens),
-                    torch.from_numpy(np.maximum(lengths[rows] * n_levels + front, 1)) if padded else None,
+                    torch.from_numpy(tokens_per_row[rows]) if padded else None,
                     torch.from_numpy(
                         self.semantic_ids.codes[targets[rows]] if targets is not None else np.zeros((0, n_levels))
                     ),
                 ),
             )
+
+    def _padded_length(self, n_items: int) -> int:
+        """The next of LENGTHS, as far as `max_items` allows."""
+        longer = LENGTHS[n_items <= LENGTHS]
+        return min(int(longer[0]), self.config.max_items) if len(longer) and n_items else n_items
 
     # -- answering -------------------------------------------------------------------------------------------------
 
@@ -446,20 +461,13 @@ class Tiger(Recommender):
         return {"semantic_ids": self.semantic_ids.fingerprint}
 
     def _write(self, folder: Path) -> None:
-        from safetensors.torch import save_file
-
-        from tesserec.artifacts import write_json
-
-        save_file(self.network.state_dict(), folder / "weights.safetensors")
+        write_network(folder, self.network, self.log)
         self.semantic_ids.save(folder / "semantic_ids")
         np.save(folder / "user_buckets.npy", self._user_bucket)
-        write_json(folder / "training_log.json", self.log.rows)
 
     def _read(self, folder: Path) -> None:
-        from safetensors.torch import load_file
-
-        self.network.load_state_dict(load_file(folder / "weights.safetensors"))
-        self.network.eval()
+        self.log = read_network(folder, self.network)
+        self.network.to(resolve_device())
         self._user_bucket = np.load(folder / "user_buckets.npy")
 
 

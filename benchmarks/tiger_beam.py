@@ -1,0 +1,146 @@
+"""Constrained beam search against Hugging Face's on the same weights: the same items and scores, how much sooner.
+
+Both decode the test histories of Beauty (at most 20 items) with 20 beams over the LETTER authors' 4-level IDs, on one
+random 4 + 4-layer T5 of width 128 over 32,100 text tokens and the codes (the reference's vocabulary: ours normalises
+over all of it, too). The reference is `generate` with a Python trie behind `prefix_allowed_tokens_fn`.
+
+    python benchmarks/tiger_beam.py --data ../shared/data/beauty
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from machine import describe
+from published import beauty_with_letter_ids
+from tesserec.data.sequences import Sequences
+from tesserec.data.splits import leave_one_out
+from tesserec.functional.beam import beam_search
+from tesserec.networks.t5_weights import from_hugging_face
+from tesserec.recommenders.tiger import START, Batch, Decoder, Tiger, TigerConfig, TigerNetwork, Vocabulary
+from tesserec.tokenizers.semantic_ids import SemanticIds
+
+BEAMS, TEXT_TOKENS, END, HISTORY = 20, 32_100, 1, 20
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--data", type=Path, required=True, help="folder of Beauty.inter.json and Beauty.index.json")
+    arguments.add_argument("--users", type=int, default=256, help="decoded by ours; the reference decodes 32 of them")
+    options = arguments.parse_args()
+    dataset, semantic_ids = beauty_with_letter_ids(options.data)
+    histories = leave_one_out(dataset).test.histories
+    chosen = np.random.default_rng(0).choice(len(histories), options.users, replace=False)
+    histories = histories.take(chosen)
+    theirs, ours = same_model(semantic_ids)
+    print(describe())
+    print(f"Beauty {dataset.fingerprint}, IDs {semantic_ids.fingerprint}, {BEAMS} beams\n")
+    print("| precision | users at once | reference | ours | ratio | same IDs | largest score difference |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for dtype in (torch.float32, torch.bfloat16):
+        theirs, ours = theirs.to(dtype), ours.to(dtype)
+        reference = Reference(theirs, semantic_ids)
+        engine = Engine(ours, semantic_ids)
+        for batch, n_theirs in ((32, 32), (1, 8)):
+            their_ids, their_scores, their_seconds = timed(reference, histories.take(np.arange(n_theirs)), batch)
+            our_ids, our_scores, our_seconds = timed(engine, histories, batch)
+            same = (our_ids[:n_theirs] == their_ids).all(axis=(1, 2)).mean()
+            gap = np.abs(our_scores[:n_theirs] - their_scores).max()
+            name = str(dtype).removeprefix("torch.")
+            if batch == 1:
+                speeds = f"{their_seconds * 1e3:.0f} ms | {our_seconds * 1e3:.0f} ms"
+            else:
+                speeds = f"{1 / their_seconds:.1f} users/s | {1 / our_seconds:.0f} users/s"
+            print(
+                f"| {name} | {batch} | {speeds} | {their_seconds / our_seconds:.1f} | {same:.0%} | {gap:.1e} |",
+                flush=True,
+            )
+
+
+def same_model(semantic_ids: SemanticIds) -> tuple[Any, TigerNetwork]:
+    """One random T5 in both libraries."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    vocabulary = Vocabulary(semantic_ids.codebook_sizes, first_code=TEXT_TOKENS)
+    sizes = TigerConfig().network()
+    config = T5Config(vocab_size=len(vocabulary), d_model=128, d_ff=1024, num_layers=4, num_heads=6, d_kv=64,
+                      decoder_start_token_id=START)  # fmt: skip
+    theirs = T5ForConditionalGeneration(config).eval()
+    ours = TigerNetwork(sizes, vocabulary, "shared").eval()
+    ours.t5.load_state_dict(from_hugging_face(theirs.state_dict(), sizes))
+    ours.embedding.load_state_dict({"weight": theirs.state_dict()["shared.weight"]})
+    return theirs, ours
+
+
+class Reference:
+    """Hugging Face generation: token lists in, padded to the longest, a dictionary trie as a callback per beam."""
+
+    def __init__(self, model: Any, semantic_ids: SemanticIds) -> None:
+        self.model, self.n_levels = model, semantic_ids.n_levels
+        self.offsets = np.array(Vocabulary(semantic_ids.codebook_sizes, first_code=TEXT_TOKENS).offsets)
+        self.tokens = semantic_ids.codes + self.offsets
+        self.trie: dict[int, Any] = {}
+        for row in self.tokens.tolist():
+            node = self.trie
+            for token in row:
+                node = node.setdefault(token, {})
+
+    def allowed(self, _: int, sequence: torch.Tensor) -> list[int]:
+        node = self.trie
+        for token in sequence.tolist()[1:]:
+            node = node.get(token, {})
+        return list(node) or [END]
+
+    def __call__(self, histories: Sequences) -> tuple[np.ndarray, np.ndarray]:
+        rows = [self.tokens[history[-HISTORY:]].flatten().tolist() for history in histories]
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        answer = self.model.generate(
+            input_ids=ids, attention_mask=(ids != 0).long(), num_beams=BEAMS, num_return_sequences=BEAMS,
+            max_new_tokens=self.n_levels, min_new_tokens=self.n_levels, do_sample=False, length_penalty=0.0,
+            prefix_allowed_tokens_fn=self.allowed, output_scores=True, return_dict_in_generate=True, use_cache=True,
+        )  # fmt: skip
+        codes = answer.sequences[:, 1 : 1 + self.n_levels].numpy() - self.offsets
+        shape = (len(rows), BEAMS)
+        return codes.reshape(*shape, -1), answer.sequences_scores.float().numpy().reshape(shape)
+
+
+class Engine:
+    """Our decoder and constraint index on the same weights."""
+
+    def __init__(self, network: TigerNetwork, semantic_ids: SemanticIds) -> None:
+        self.network, self.index = network, semantic_ids.trie()
+        self.tiger = Tiger(semantic_ids, TigerConfig(max_items=HISTORY))
+        self.shift = TEXT_TOKENS - self.tiger.vocabulary.first_code
+
+    @torch.inference_mode()
+    def __call__(self, histories: Sequences) -> tuple[np.ndarray, np.ndarray]:
+        codes = np.zeros((len(histories), BEAMS, self.index.n_levels), dtype=np.int64)
+        scores = np.zeros((len(histories), BEAMS), dtype=np.float32)
+        for rows, batch in self.tiger.batches(histories, None, None, max_tokens=4096):
+            tokens = torch.where(batch.tokens == START, START, batch.tokens + self.shift)
+            decoder = Decoder(self.network, Batch(tokens, batch.lengths, batch.targets))
+            result = beam_search(decoder.step, self.index, beam_width=BEAMS)
+            codes[rows], scores[rows] = result.codes.numpy(), result.scores.numpy()
+        return codes, scores
+
+
+def timed(decode: Any, histories: Sequences, batch: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """IDs (M, beams, L) and scores (M, beams) of all histories, `batch` at a time, and seconds per history."""
+    decode(histories.take(np.arange(batch)))
+    found, seconds = [], []
+    for start in range(0, len(histories), batch):
+        began = time.perf_counter()
+        found.append(decode(histories.take(np.arange(start, start + batch))))
+        seconds.append(time.perf_counter() - began)
+    ids, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return ids, scores, float(np.median(seconds)) / batch
+
+
+if __name__ == "__main__":
+    main()
