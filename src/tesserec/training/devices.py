@@ -38,7 +38,7 @@ def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
     """The format of matrix products: float32, bfloat16 or float16; weights and sums stay float32.
 
     "auto" takes bfloat16 where the hardware multiplies in it (matrix products are then several times as fast as in
-    float32; `benchmarks/matrix_peak.py` measures by how much) and float32 elsewhere: emulated bfloat16 is slower.
+    float32; `benchmarks/sasrec_epoch.py` measures by how much) and float32 elsewhere: emulated bfloat16 is slower.
 
     Raises:
         ConfigError: fp16 on a CPU, whose half-precision training needs loss scaling that brings nothing over bf16.

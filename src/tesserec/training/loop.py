@@ -113,9 +113,8 @@ def train(
     progress = progress if workers.index == 0 else SILENT
     model.to(workers.device)
     with seeded(config.seed):
-        run = _Run(model, objective, config, workers)
-        run.identity = fingerprint_json({"run": identity, "training": to_dict(config)})
-        run.checkpoints = checkpoints
+        identity = fingerprint_json({"run": identity, "training": to_dict(config)})
+        run = _Run(model, objective, config, workers, checkpoints, identity)
         run.resume(progress)
         with progress.task("training", run.n_steps) as task:
             task.advance(run.at.step)
@@ -181,8 +180,17 @@ class _Workers:
 class _Run:
     """The state of one training and what one step, one validation, one epoch do to it."""
 
-    def __init__(self, model: nn.Module, objective: Objective, config: TrainingConfig, workers: _Workers) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        config: TrainingConfig,
+        workers: _Workers,
+        checkpoints: Path | None,
+        identity: str,
+    ) -> None:
         self.model, self.objective, self.config, self.workers = model, objective, config, workers
+        self.checkpoints, self.identity = checkpoints, identity
         self.dtype = resolve_precision(config.precision, workers.device)
         self.optimizer = make_optimizer(model, config, workers.device)
         self.scaler = torch.amp.GradScaler(workers.device.type, enabled=self.dtype == torch.float16)
@@ -191,8 +199,6 @@ class _Run:
         self.n_steps = min(planned, config.max_steps or planned)
         self.at = Position()
         self.best: Weights = {}
-        self.checkpoints: Path | None = None
-        self.identity = ""
         self.began = self.saved = time.monotonic()
         self.targets, self.busy = 0, 0.0  # trained on by this process, and the seconds that its steps took
 
