@@ -69,6 +69,7 @@ class SASRecConfig:
 
 
 ROUND = 64  # tokens: a CPU's bfloat16 kernels are compiled for every new size, half a millisecond each
+PLACES_PER_PART = 16384  # of the attention table when scoring; training has its own bound
 PART_OVERHEAD = 1024  # what a further part costs, in places of the attention table: layers on tokens know no padding
 
 
@@ -291,11 +292,11 @@ class SASRec(ScoringRecommender):
         recent = histories.last(self.config.max_length)
         states = torch.zeros(len(recent), self.config.width, device=device)  # of an empty history: all items tie
         filled = np.flatnonzero(recent.lengths)
-        if len(filled):
-            recent = recent.take(filled)
-            every, _ = network(pack(recent).to(device))
-            last = torch.from_numpy(np.cumsum(recent.lengths) - 1).to(device)
-            states[torch.from_numpy(filled).to(device)] = every[last]
+        for part in parts_by_length(recent.lengths[filled], max_tokens=PLACES_PER_PART, overhead=PART_OVERHEAD):
+            rows = filled[part]
+            every, _ = network(pack(recent.take(rows)).to(device))
+            last = np.cumsum(recent.lengths[rows]) - 1
+            states[torch.from_numpy(rows).to(device)] = every[torch.from_numpy(last).to(device)]
         scores: FloatArray = (states @ network.items.weight.T).cpu().numpy()
         return scores
 
