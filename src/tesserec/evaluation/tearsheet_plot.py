@@ -40,6 +40,8 @@ def draw(sheet: "TearSheet", path: Path) -> None:
 
 def _draw_use(sheet: "TearSheet", axes: Any) -> None:
     """Per level: how far each code, from the most to the least frequent, is above or below an equal share."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     many = len(sheet.levels) > MANY_LEVELS
     for number, (level, counts) in enumerate(zip(sheet.levels, sheet.code_counts, strict=True)):
         if level.extra:
@@ -58,6 +60,9 @@ def _draw_use(sheet: "TearSheet", axes: Any) -> None:
     axes.annotate("equal share", (1, 1), xytext=(0, 3), textcoords="offset points", ha="right", fontsize=8)
     axes.set(yscale="log", xlim=(0, 1.02), xlabel="codes of the level, most frequent first (share of the codebook)",
              ylabel="items with the code / equal share", title="Code use")  # fmt: skip
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     if not many:
         axes.legend(fontsize=8, frameon=False, loc="upper right")
 

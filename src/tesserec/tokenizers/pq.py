@@ -45,7 +45,14 @@ class PQConfig(TokenizerConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class OPQConfig(PQConfig):
+    """As for PQ, and the rotation."""
+
     n_rotations: int = 50  # alternations between fitting the rotation and fitting the codewords
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_rotations < 1:
+            raise ConfigError(f"n_rotations is {self.n_rotations}. Use 1 or more.")
 
 
 class PQ(ItemTokenizer):

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from tesserec.artifacts import fingerprint_bytes
+from tesserec.errors import ConfigError
 from tesserec.functional.kmeans import balanced_codes, kmeans
 from tesserec.functional.residual import nearest, residual_quantize, unit_rows
 from tesserec.progress import Progress
@@ -39,6 +40,12 @@ class RKMeansConfig(TokenizerConfig):
     balance: Literal["none", "last", "all"] = "none"  # levels on which no codeword may exceed ceil(N / K) fitted items
     n_iterations: int = 50
     n_restarts: int = 3  # of the first level's k-means, on which all others build
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("n_iterations", "n_restarts"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}. Use 1 or more.")
 
 
 class RKMeans(ItemTokenizer):
