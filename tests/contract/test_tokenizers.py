@@ -12,7 +12,7 @@ from tesserec.errors import ArtifactError, ConfigError, DataError
 from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers import TOKENIZERS, load_tokenizer, make_tokenizer, tokenizer_class
 from tesserec.tokenizers.base import ItemTokenizer
-from tests.toy_items import clustered, embeddings_of
+from toy_items import clustered, embeddings_of
 
 SMALL: dict[str, Any] = {"n_levels": 2, "codebook_size": 8}
 EXTRA: dict[str, dict[str, Any]] = {"rqvae": {"hidden": [16], "latent_width": 6, "epochs": 12, "batch_size": 32}}

@@ -6,7 +6,7 @@ import torch
 
 from tesserec.functional.residual import nearest
 from tesserec.tokenizers import make_tokenizer
-from tests.toy_items import clustered
+from toy_items import clustered
 
 
 def test_pq_codes_equal_those_of_faiss() -> None:

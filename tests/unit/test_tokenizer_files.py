@@ -103,7 +103,7 @@ def test_arrays_of_another_kind_or_shape_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="There is no file"):
         read_semantic_ids(tmp_path / "none.npy", CATALOGUE)
     (tmp_path / "x.csv").write_text("a")
-    with pytest.raises(DataError, match="read from .json"):
+    with pytest.raises(DataError, match=r"read from \.json"):
         read_semantic_ids(tmp_path / "x.csv", CATALOGUE)
 
 

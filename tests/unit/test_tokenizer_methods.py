@@ -19,7 +19,7 @@ from tesserec.functional.residual import (
 from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers import make_tokenizer
 from tesserec.tokenizers.rqvae import RQVAEConfig, RQVAENetwork, squared
-from tests.toy_items import clustered, embeddings_of
+from toy_items import clustered, embeddings_of
 
 # -- residual quantisation ---------------------------------------------------------------------------------------------
 

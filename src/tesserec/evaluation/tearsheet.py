@@ -184,9 +184,7 @@ def inspect_ids(
     for name, other in (("embeddings", embeddings), ("split", split)):
         of = getattr(other, "catalogue", None) or getattr(getattr(other, "dataset", None), "catalogue", None)
         if of is not None and of.fingerprint != catalogue.fingerprint:
-            raise DataError(
-                f"The {name} belong to another catalogue than the semantic IDs. Give those of one data set."
-            )
+            raise DataError(f"The {name} and the semantic IDs are of different catalogues. Give those of one data set.")
     extra = semantic_ids.collision_policy == "extra-level"
     n_semantic = semantic_ids.n_levels - extra
     groups = prefix_groups(semantic_ids.codes)  # (L, N)

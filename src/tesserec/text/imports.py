@@ -60,9 +60,7 @@ def _read_parquet(file: Path, catalogue: Catalogue) -> FloatArray:
     rows = {item_id: row for row, item_id in enumerate(ids)}
     missing = [item_id for item_id in catalogue.item_ids if item_id not in rows]
     if missing:
-        raise DataError(
-            f"{file} has no row for {len(missing)} of {len(catalogue)} items, the first being {missing[:3]}."
-        )
+        raise DataError(f"{file} has no row for {len(missing)} of {len(catalogue)} items, such as {missing[:3]}.")
     values = table.drop("item_id")[[rows[item_id] for item_id in catalogue.item_ids]]
     lists = [name for name, kind in values.schema.items() if isinstance(kind, (pl.List, pl.Array))]
     if len(lists) == 1:

@@ -34,9 +34,7 @@ def encode_lsa(texts: Sequence[str], *, width: int, seed: int, progress: Progres
             counts = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2 if len(texts) > 100 else 1,
                                      dtype=np.float32).fit_transform(texts)  # fmt: skip
         except ValueError as error:
-            raise DataError(
-                f"The {len(texts)} item texts hold no usable words ({error}). Check text.template."
-            ) from None
+            raise DataError(f"The {len(texts)} item texts hold no words ({error}). Check text.template.") from None
         task.advance(note=f"{counts.shape[1]} terms")
         svd = TruncatedSVD(min(width, min(counts.shape) - 1) or 1, random_state=seed)
         vectors: FloatArray = svd.fit_transform(counts).astype(np.float32)

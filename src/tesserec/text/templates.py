@@ -16,8 +16,9 @@ SEPARATORS = " .,;:|/-"  # what may be left at the start of a text when its firs
 def render(items: "pl.DataFrame", template: str | None = None) -> list[str]:
     """One text per item.
 
-    A missing or blank field goes together with the words before it, so that `"{title}. Brand: {brand}."` gives
-    `"Red pen."` for an item without a brand. An item without any of the fields has the text "".
+    A missing or blank field goes together with the words before it, the last one also with those after it, so that
+    `"{title}. Brand: {brand}."` gives `"Red pen"` for an item without a brand. An item without any of the fields has
+    the text "".
 
     Args:
         items: one row per item.
@@ -78,11 +79,11 @@ def _text(value: object) -> str:
 
 
 def _fill(pieces: Sequence[tuple[str, str | None]], values: dict[str, str]) -> str:
-    text = ""
+    text, present = "", False
     for before, field in pieces:
-        if field is None:
-            return _join(text, before).strip() if text else ""  # what follows the last field
-        if values[field]:
+        if field is None:  # what follows the last field
+            text = _join(text, before) if present else text
+        elif present := bool(values[field]):
             text = _join(text, before + values[field]) if text else (before + values[field]).lstrip(SEPARATORS)
     return text.strip()
 
