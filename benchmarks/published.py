@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tesserec.tokenizers.imports import read_index
+from tesserec.tokenizers.imports import read_semantic_ids
 
 from tesserec.data import Dataset, prepare
 from tesserec.tokenizers.semantic_ids import SemanticIds
@@ -11,4 +11,4 @@ from tesserec.tokenizers.semantic_ids import SemanticIds
 def beauty_with_letter_ids(folder: Path) -> tuple[Dataset, SemanticIds]:
     """Amazon Beauty (2014, 5-core) and the semantic IDs of the LETTER authors for it."""
     dataset = prepare(folder / "Beauty.inter.json")
-    return dataset, read_index(folder / "Beauty.index.json", dataset.catalogue)
+    return dataset, read_semantic_ids(folder / "Beauty.index.json", dataset.catalogue)
