@@ -10,7 +10,7 @@ import pytest
 from tesserec.data.catalogue import Catalogue
 from tesserec.errors import ConfigError, DataError, MissingDependencyError
 from tesserec.progress import SILENT, Silent
-from tesserec.text import ENCODERS, TextConfig, encode_items, read_embeddings
+from tesserec.text import ENCODERS, Embeddings, TextConfig, encode_items, read_embeddings
 from tesserec.text.batches import encode_batches
 from tesserec.text.templates import column_texts, render
 
@@ -212,20 +212,34 @@ def test_an_interrupted_encoding_goes_on_after_its_last_finished_block(monkeypat
 
 
 def test_the_cache_knows_texts_and_settings_but_not_what_cannot_change_a_vector(monkeypatch, tmp_path: Path) -> None:
-    calls = list[int]()
+    loads = list[TextConfig]()
 
-    def fake(texts, config, partial, progress) -> np.ndarray:
-        calls.append(len(texts))
-        return np.ones((len(texts), 2), dtype=np.float32)
+    def load(config: TextConfig):
+        loads.append(config)
+        return lambda texts: np.ones((len(texts), 2), dtype=np.float32)
 
-    monkeypatch.setitem(ENCODERS, "lsa", fake)
+    monkeypatch.setitem(ENCODERS, "minilm", load)
     table, catalogue = items_of(WORDS)  # type: ignore[arg-type]
-    for config in (TextConfig(), TextConfig(), TextConfig(normalize=False), TextConfig(batch_size=7)):
-        encode_items(table, catalogue, config, cache=tmp_path)
-    assert calls == [6]
-    encode_items(table, catalogue, TextConfig(seed=1), cache=tmp_path)
-    encode_items(table.head(5), Catalogue(catalogue.item_ids[:5]), TextConfig(), cache=tmp_path)
-    assert calls == [6, 6, 5]
+    for changed in ({}, {}, {"normalize": False}, {"batch_size": 7}, {"device": "cpu"}):
+        encode_items(table, catalogue, TextConfig(encoder="minilm", **changed), cache=tmp_path)
+    assert len(loads) == 1
+    encode_items(table, catalogue, TextConfig(encoder="minilm", max_tokens=9), cache=tmp_path)
+    encode_items(table.head(5), Catalogue(catalogue.item_ids[:5]), TextConfig(encoder="minilm"), cache=tmp_path)
+    assert len(loads) == 3
+    assert not list(tmp_path.rglob("block_*"))
+
+
+def test_new_items_lie_in_the_space_of_the_earlier_ones(tmp_path: Path) -> None:
+    table, catalogue = items_of(WORDS)  # type: ignore[arg-type]
+    encode_items(table, catalogue, TextConfig(width=4)).save(tmp_path / "embeddings")
+    earlier = Embeddings.load(tmp_path / "embeddings")
+    more, extended = items_of([*WORDS, "red ink", "unheard words"])
+    found = encode_items(more, extended, TextConfig(width=4), fitted=earlier).vectors
+    np.testing.assert_array_equal(found[:6], earlier.vectors)
+    assert found[6] @ found[0] > 0.5
+    assert not found[7].any()
+    with pytest.raises(ConfigError, match=r"are of encoder None, but text\.encoder is 'lsa'"):
+        encode_items(more, extended, TextConfig(), fitted=Embeddings(catalogue, earlier.vectors))
 
 
 # -- ready embeddings --------------------------------------------------------------------------------------------------

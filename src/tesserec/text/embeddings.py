@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from tesserec.artifacts import fingerprint_bytes, read_manifest, write_artifact, write_json
 from tesserec.data.catalogue import Catalogue
@@ -21,6 +22,7 @@ class Embeddings:
     vectors: FloatArray  # (N, D) float32, or (N, A, D) for A attributes
     attributes: tuple[str, ...] = ()  # A names, empty for one text per item
     config: dict[str, Any] = field(default_factory=dict)  # how they were made
+    state: dict[str, npt.NDArray[Any]] = field(default_factory=dict)  # what their encoder learned, to encode new items
 
     def __post_init__(self) -> None:
         expected = 3 if self.attributes else 2
@@ -53,6 +55,8 @@ class Embeddings:
             np.save(staging / "vectors.npy", self.vectors.astype(np.float32, copy=False))
             pq.write_table(pa.table({"item_id": list(self.catalogue.item_ids)}), staging / "items.parquet")
             write_json(staging / "attributes.json", list(self.attributes))
+            for name, array in self.state.items():
+                np.save(staging / f"state_{name}.npy", array)
 
     @classmethod
     def load(cls, folder: PathLike) -> Self:
@@ -71,6 +75,7 @@ class Embeddings:
             catalogue = Catalogue(pq.read_table(path / "items.parquet")["item_id"].to_pylist())
             attributes = tuple(json.loads((path / "attributes.json").read_text()))
             vectors = np.load(path / "vectors.npy", mmap_mode="r")
+            state = {file.stem.removeprefix("state_"): np.load(file) for file in path.glob("state_*.npy")}
         except (OSError, ValueError, KeyError) as error:
             raise ArtifactError(f"{path} is damaged: {error}. Encode the items again.") from None
-        return cls(catalogue, vectors, attributes, manifest.config)
+        return cls(catalogue, vectors, attributes, manifest.config, state)

@@ -3,11 +3,11 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from tesserec.artifacts import fingerprint_json
 from tesserec.config import choose, to_dict
@@ -17,7 +17,7 @@ from tesserec.progress import SILENT, Progress
 from tesserec.text.batches import EncodeBatch, encode_batches, save_array
 from tesserec.text.embeddings import Embeddings
 from tesserec.text.imports import read_embeddings
-from tesserec.text.lsa import encode_lsa
+from tesserec.text.lsa import Lsa
 from tesserec.text.networks import load_huggingface, load_minilm, load_sentence_transformer
 from tesserec.text.templates import column_texts, render
 from tesserec.types import FloatArray, PathLike
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class TextConfig:
     """How items become vectors."""
 
-    encoder: str = "lsa"  # a name of ENCODERS, or "file": ready embeddings from the .npy or Parquet file `model`
+    encoder: str = "lsa"  # a name of ENCODERS; "file" reads ready embeddings from the .npy or Parquet file `model`
     model: str | None = None  # name or folder, for "sentence-transformers" and "huggingface"; path for "file"
     template: str | None = None  # such as "{title}. {category}. {brand}"; None: all text columns
     attributes: tuple[str, ...] = ()  # columns to encode apart, one vector each, instead of a template
@@ -44,8 +44,7 @@ class TextConfig:
     seed: int = 0  # of "lsa"
 
     def __post_init__(self) -> None:
-        if self.encoder != "file":
-            choose(self.encoder, ENCODERS, what="text encoder")
+        choose(self.encoder, ENCODERS, what="text encoder")
         needs_model = self.encoder in ("sentence-transformers", "huggingface", "file")
         if needs_model and not self.model:
             what = "the path of the file" if self.encoder == "file" else "a model's name or folder"
@@ -64,6 +63,7 @@ def encode_items(
     catalogue: Catalogue,
     config: TextConfig,
     *,
+    fitted: Embeddings | None = None,
     cache: PathLike | None = None,
     progress: Progress = SILENT,
 ) -> Embeddings:
@@ -74,11 +74,13 @@ def encode_items(
 
     Args:
         items: `item_id` and text columns; any order, every item of the catalogue.
-        cache: folder where vectors are kept under a hash of the texts and of what makes them, finished blocks of an
-            interrupted run too. None: nothing is kept.
+        fitted: earlier embeddings whose encoder goes on as it was, so that new items lie in the same space. Only "lsa"
+            needs it: what it makes of a text else depends on all the others.
+        cache: folder where a network's vectors are kept under a hash of the texts and of what makes them, finished
+            blocks of an interrupted run too. None: nothing is kept.
 
     Raises:
-        ConfigError: an unknown column, or a model that cannot be loaded.
+        ConfigError: an unknown column, a model that cannot be loaded, or `fitted` is of another encoder.
         DataError: an item of the catalogue is not in `items`, or no item has any text.
         MissingDependencyError: the encoder's library is not installed.
     """
@@ -95,7 +97,16 @@ def encode_items(
     blank = sum(not any(row) for row in zip(*columns, strict=True))
     if blank:
         progress.say(f"{blank} of {len(catalogue)} items have no text; they get vectors of zeros.")
-    found = _cached(distinct, config, Path(cache) if cache is not None else None, progress)
+    state = dict[str, npt.NDArray[Any]]()
+    if config.encoder == "lsa":
+        lsa = (
+            _fitted_lsa(fitted)
+            if fitted is not None
+            else Lsa.fit(distinct, width=config.width, seed=config.seed, progress=progress)
+        )
+        found, state = lsa.encode(distinct), lsa.arrays()
+    else:
+        found = _network_vectors(distinct, config, Path(cache) if cache is not None else None, progress)
     if config.normalize:
         found = found / np.linalg.norm(found, axis=1, keepdims=True).clip(min=np.finfo(np.float32).tiny)
     place = {text: row for row, text in enumerate(distinct)}
@@ -104,7 +115,7 @@ def encode_items(
     vectors[rows >= 0] = found[rows[rows >= 0]]
     if config.attributes:
         vectors = vectors.reshape(len(catalogue), len(config.attributes), -1)  # (N, A, D)
-    return Embeddings(catalogue, vectors, config.attributes, {**to_dict(config), "items_without_text": blank})
+    return Embeddings(catalogue, vectors, config.attributes, {**to_dict(config), "items_without_text": blank}, state)
 
 
 def _in_order(items: "pl.DataFrame", catalogue: Catalogue) -> "pl.DataFrame":
@@ -122,57 +133,48 @@ def _in_order(items: "pl.DataFrame", catalogue: Catalogue) -> "pl.DataFrame":
     return items[[rows[item_id] for item_id in catalogue.item_ids]]
 
 
-def _cached(texts: Sequence[str], config: TextConfig, cache: Path | None, progress: Progress) -> FloatArray:
+def _fitted_lsa(fitted: Embeddings) -> Lsa:
+    if fitted.config.get("encoder") != "lsa" or not fitted.state:
+        raise ConfigError(
+            f"The earlier embeddings are of encoder {fitted.config.get('encoder')!r}, but text.encoder is 'lsa'. Use "
+            "the same text settings as for the earlier items."
+        )
+    return Lsa.from_arrays(fitted.state)
+
+
+def _network_vectors(texts: Sequence[str], config: TextConfig, cache: Path | None, progress: Progress) -> FloatArray:
     """(n, D) vectors of distinct texts, from the cache if they are there."""
-    encode = ENCODERS[config.encoder]
-    if cache is None:
-        return encode(texts, config, None, progress)
-    folder = cache / fingerprint_json([_identity(config), list(texts)])
-    finished = folder / "vectors.npy"
-    if finished.exists():
+    load = ENCODERS[config.encoder]
+    assert load is not None
+    folder = cache / fingerprint_json([_identity(config), list(texts)]) if cache is not None else None
+    if folder is not None and (folder / "vectors.npy").exists():
         progress.say(f"Embeddings of {len(texts)} texts found in the cache.")
-        return np.asarray(np.load(finished))
-    vectors = encode(texts, config, folder / "blocks", progress)
-    save_array(finished, vectors)
-    shutil.rmtree(folder / "blocks", ignore_errors=True)
+        return np.asarray(np.load(folder / "vectors.npy"))
+    partial = folder / "blocks" if folder is not None else None
+    vectors = encode_batches(
+        texts, lambda: load(config), batch_size=config.batch_size, partial=partial, progress=progress
+    )
+    if folder is not None:
+        save_array(folder / "vectors.npy", vectors)
+        shutil.rmtree(folder / "blocks")
     return vectors
 
 
 def _identity(config: TextConfig) -> dict[str, object]:
-    """What decides a text's vector before scaling to length 1, besides the text."""
-    names: tuple[str, ...] = ("encoder", "model", "max_tokens", "precision", "pooling")
-    library = "sentence-transformers" if config.encoder in ("minilm", "sentence-transformers") else "transformers"
-    if config.encoder == "lsa":
-        names, library = ("encoder", "width", "seed"), "scikit-learn"
+    """What decides a network's vector of a text before scaling to length 1, besides the text."""
+    names = ("encoder", "model", "max_tokens", "precision", "pooling")
     identity: dict[str, object] = {name: getattr(config, name) for name in names}
-    try:
-        identity[library] = version(library)
-    except PackageNotFoundError:
-        identity[library] = None  # encoding will say so
     if config.model is not None and Path(config.model).is_dir():
         files = sorted(path for path in Path(config.model).rglob("*") if path.is_file())
         identity["files"] = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return identity
 
 
-def _lsa(texts: Sequence[str], config: TextConfig, partial: Path | None, progress: Progress) -> FloatArray:
-    return encode_lsa(texts, width=config.width, seed=config.seed, progress=progress)
-
-
-def _network(load: Callable[[TextConfig], EncodeBatch]) -> "Encoder":
-    def encode(texts: Sequence[str], config: TextConfig, partial: Path | None, progress: Progress) -> FloatArray:
-        return encode_batches(
-            texts, lambda: load(config), batch_size=config.batch_size, partial=partial, progress=progress
-        )
-
-    return encode
-
-
-Encoder = Callable[[Sequence[str], TextConfig, Path | None, Progress], FloatArray]
-
-ENCODERS: dict[str, Encoder] = {
-    "lsa": _lsa,
-    "minilm": _network(load_minilm),
-    "sentence-transformers": _network(lambda config: load_sentence_transformer(config.model or "", config)),
-    "huggingface": _network(lambda config: load_huggingface(config.model or "", config)),
+# name -> what loads its network; None for those that have none
+ENCODERS: dict[str, Callable[[TextConfig], EncodeBatch] | None] = {
+    "lsa": None,
+    "minilm": load_minilm,
+    "sentence-transformers": lambda config: load_sentence_transformer(config.model or "", config),
+    "huggingface": lambda config: load_huggingface(config.model or "", config),
+    "file": None,
 }
