@@ -18,7 +18,8 @@ class Case:
 
     def __init__(self, codes: Any, sizes: tuple[int, ...], decoder: ToyDecoder, is_open: Any, restriction: Restriction):
         self.codes, self.sizes, self.decoder, self.is_open = codes, sizes, decoder, is_open
-        self.index, self.restriction = restriction.index, restriction
+        self.index = restriction.index
+        self.restriction = None if is_open.all() else restriction
         self.n_users = len(is_open)
 
     def ids(self, user: int) -> list[tuple[int, ...]]:

@@ -74,9 +74,20 @@ def test_ids_of_more_bits_than_a_machine_word_are_sorted_correctly() -> None:
 
 def test_index_takes_less_than_90_bytes_per_item() -> None:
     rng = np.random.default_rng(0)
-    for n_items, n_levels, size in ((2000, 4, 256), (20_000, 4, 256), (20_000, 8, 2048)):
+    for n_items, n_levels, size in ((2000, 4, 256), (20_000, 4, 256), (20_000, 8, 2048), (20_000, 6, 4)):
         index = ConstraintIndex.build(rng.integers(0, size, (n_items, n_levels)), (size,) * n_levels)
         assert index.n_bytes < 90 * n_items
+    barely_dense = np.stack(np.meshgrid(*[[0, 1]] * 12), axis=-1).reshape(-1, 12)  # 2 children of 8, everywhere
+    index = ConstraintIndex.build(barely_dense, (8,) * 12)
+    assert all(level is not None for level in index.dense)
+    assert index.n_bytes < 90 * len(barely_dense)
+
+
+def test_only_full_first_levels_are_dense() -> None:
+    codes = np.random.default_rng(0).integers(0, 16, (1000, 4))
+    codes[:, 3] = 0
+    index = ConstraintIndex.build(codes, (16, 16, 16, 1))  # 16, 15.7 and 3.5 children of 16 codewords, then 1 of 1
+    assert [level is not None for level in index.dense] == [True, True, False, False]
 
 
 def test_codes_that_do_not_fit_are_refused() -> None:

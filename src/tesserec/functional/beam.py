@@ -7,12 +7,13 @@ level, as in Hugging Face's beam search with a prefix constraint. Every row know
 of exact ranking: scores only fall along a path, so nothing that was dropped can come back.
 
 Sources: constrained decoding on flat tries, STATIC (arXiv 2602.22647); beams over one shared context, xGR (arXiv
-2512.11529). **Differences**: no padding to the widest node, hypotheses that do not exist are marked and never
-returned, ties go to the ID that comes first in the order of codes whatever else is in the batch.
+2512.11529). **Differences**: below the dense levels no padding to the widest node; hypotheses that do not exist are
+marked and never returned; ties go to the ID that comes first in the order of codes, whatever else is in the batch.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -112,33 +113,74 @@ def _grow(
         children (B, W'), the hypotheses that they continue (B, W'), their scores (B, W'), the best score dropped (B,).
         Where there is no hypothesis the score is -inf; such places come last.
     """
+    layout = _tabled if restriction is None and index.dense[level] is not None else _listed
+    candidates = layout(index, level, nodes, scores, log_probs, restriction)
+    n_candidates = candidates.scores.shape[1]
+    best, column = _top(candidates.scores, min(width + 1, n_candidates))
+    dropped = best[:, width] if n_candidates > width else torch.full_like(best[:, 0], -torch.inf)
+    valid = best[:, :width] > -torch.inf
+    used = max(1, int(valid.sum(dim=1).max()))
+    valid = valid[:, :used]
+    column, order = column[:, :used].masked_fill(~valid, n_candidates).sort(dim=1)
+    children, parents = candidates.find(column.masked_fill(~valid, 0))
+    return children.masked_fill(~valid, 0), parents.masked_fill(~valid, 0), best.gather(1, order), dropped
+
+
+class _Candidates(NamedTuple):
+    """What may come next: one row per user, in the order of nodes, filled up with -inf."""
+
+    scores: Tensor  # (B, C) float32
+    find: Callable[[Tensor], tuple[Tensor, Tensor]]  # columns (B, W') -> their nodes, the hypotheses they continue
+
+
+def _tabled(
+    index: ConstraintIndex, level: int, nodes: Tensor, scores: Tensor, log_probs: Tensor, _: Restriction | None
+) -> _Candidates:
+    """Every code of every hypothesis: the least work per candidate, where most codes have a child."""
+    tables = index.dense[level]
+    assert tables is not None
+    codebook_size = log_probs.shape[2]
+
+    def find(column: Tensor) -> tuple[Tensor, Tensor]:
+        parents = column // codebook_size
+        at = nodes.gather(1, parents)
+        return index.first_child[level][at].long() + tables.rank[at, column % codebook_size], parents
+
+    grown = log_probs + scores[..., None]  # (B, W, K_l)
+    grown += tables.barrier.index_select(0, nodes.flatten()).view(grown.shape)
+    return _Candidates(grown.flatten(1), find)
+
+
+def _listed(
+    index: ConstraintIndex,
+    level: int,
+    nodes: Tensor,
+    scores: Tensor,
+    log_probs: Tensor,
+    restriction: Restriction | None,
+) -> _Candidates:
+    """The children that there are: work for each of them alone, however much nodes differ in size."""
     n_users, n_beams, codebook_size = log_probs.shape
-    owner, child = index.children(level, nodes.flatten())  # (C,) candidates; owner is the flat number of a hypothesis
+    owner, child = index.children(level, nodes.flatten())  # (C,); owner is the flat number of a hypothesis
     code = index.codes[level].index_select(0, child)
     score = scores.flatten().index_select(0, owner)
     score += log_probs.flatten().index_select(0, owner * codebook_size + code)
     if restriction is not None:
         score.masked_fill_(~restriction.permits(level + 1, owner // n_beams, child), -torch.inf)
 
-    # One row of candidates per user, as long as the longest.
     users = torch.arange(n_users + 1, dtype=torch.int32, device=nodes.device)
-    starts = torch.searchsorted(owner, users * n_beams, out_int32=True)
+    starts = torch.searchsorted(owner, users * n_beams, out_int32=True)  # of each user's candidates, and the end
     longest = int(starts.diff().max())
     shift = (users * longest - starts)[:-1].repeat_interleave(n_beams)
     cell = torch.arange(len(owner), dtype=torch.int32, device=nodes.device) + shift.index_select(0, owner)
-    table = torch.full((n_users, longest), -torch.inf, device=nodes.device)
-    table.view(-1).scatter_(0, cell.long(), score)
+    grown = torch.full((n_users, longest), -torch.inf, device=nodes.device)
+    grown.view(-1).scatter_(0, cell.long(), score)
 
-    best, place = _top(table, min(width + 1, longest))
-    dropped = best[:, width] if longest > width else torch.full_like(best[:, 0], -torch.inf)
-    valid = best[:, :width] > -torch.inf
-    used = max(1, int(valid.sum(dim=1).max()))
-    valid = valid[:, :used]
-    place, order = place[:, :used].masked_fill(~valid, longest).sort(dim=1)
-    candidate = (place + starts[:-1, None]).masked_fill(~valid, 0)
-    nodes = child[candidate].long().masked_fill(~valid, 0)
-    parents = (owner[candidate] % n_beams).long().masked_fill(~valid, 0)
-    return nodes, parents, best.gather(1, order), dropped
+    def find(column: Tensor) -> tuple[Tensor, Tensor]:
+        candidate = column + starts[:-1, None]
+        return child[candidate].long(), (owner[candidate] % n_beams).long()
+
+    return _Candidates(grown, find)
 
 
 def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

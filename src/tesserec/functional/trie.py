@@ -5,9 +5,9 @@ order, so the children of a node are consecutive numbers, a child's number is it
 range of sorted positions. An edge therefore stores one code and a node one pointer. Allowing some items becomes a
 prefix sum, denying a few becomes binary search; neither rebuilds the trie, and both are exact.
 
-The layout follows the compressed-row trie of STATIC (arXiv 2602.22647). **Differences from the paper**: child numbers
-are implied, not stored; candidates are laid out by the true number of children instead of the level's largest, which is
-as fast as dense tables on the first levels, so there are none (docs/decoding.md); item sets cut the trie per request.
+The layout is that of STATIC (arXiv 2602.22647): dense tables for the first levels, compressed rows for the whole trie.
+**Differences from the paper**: child numbers are implied, not stored; levels are dense where they are full enough, not
+up to a fixed depth; item sets cut the trie per request.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,19 @@ from tesserec.errors import ConfigError, DataError
 from tesserec.types import BoolArray, IntArray
 
 MAX_ITEMS = 2**31 - 2  # node numbers and sorted positions are int32
+DENSE_SHARE = 1 / 4  # of the codes that may follow on average; below, lists are as fast and smaller (docs/decoding.md)
 WORD_BITS = 63  # of the integers that IDs are sorted as
+
+
+@dataclass(frozen=True, eq=False)
+class DenseLevel:
+    """The children of all nodes of one depth as tables over the whole codebook."""
+
+    barrier: Tensor  # (n_d, K_d) float16: 0 where the code may follow the node, -inf where it may not; added to scores
+    rank: Tensor  # (n_d, K_d) uint8, int16 or int32: the code's place among those that may follow
+
+    def to(self, device: torch.device | str) -> "DenseLevel":
+        return DenseLevel(self.barrier.to(device), self.rank.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +49,7 @@ class ConstraintIndex:
     first_child: tuple[
         Tensor, ...
     ]  # L + 1 of (n_d + 1,) int32: node i has the children [first_child[i], first_child[i + 1])
+    dense: tuple[DenseLevel | None, ...]  # L; the first levels, as long as they are full enough
     item_at: Tensor  # (N,) int32 item row at each sorted position; items that share an ID are in item order
     position_of: Tensor  # (N,) int32 sorted position of each item row
 
@@ -73,7 +86,8 @@ class ConstraintIndex:
         item_at = torch.from_numpy(order.astype(np.int32))
         position_of = torch.empty_like(item_at)
         position_of[torch.from_numpy(order)] = torch.arange(n_items, dtype=torch.int32)
-        return cls(tuple(codebook_sizes), tuple(level_codes), tuple(first_child), item_at, position_of)
+        dense = _dense_levels(level_codes, first_child, codebook_sizes)
+        return cls(tuple(codebook_sizes), tuple(level_codes), tuple(first_child), dense, item_at, position_of)
 
     @property
     def n_levels(self) -> int:
@@ -90,7 +104,8 @@ class ConstraintIndex:
     @property
     def n_bytes(self) -> int:
         """Memory of all its tensors."""
-        return sum(tensor.nbytes for tensor in (*self.codes, *self.first_child, self.item_at, self.position_of))
+        tables = [table for level in self.dense if level is not None for table in (level.barrier, level.rank)]
+        return sum(t.nbytes for t in (*self.codes, *self.first_child, *tables, self.item_at, self.position_of))
 
     def n_nodes(self, depth: int) -> int:
         """Distinct prefixes of `depth` codes; at depth L + 1, items."""
@@ -102,6 +117,7 @@ class ConstraintIndex:
             self.codebook_sizes,
             tuple(codes.to(device) for codes in self.codes),
             tuple(pointers.to(device) for pointers in self.first_child),
+            tuple(level and level.to(device) for level in self.dense),
             self.item_at.to(device),
             self.position_of.to(device),
         )
@@ -311,3 +327,25 @@ def _lexicographic_order(columns: Sequence[IntArray], codebook_sizes: Sequence[i
 
 def _pointers(starts: IntArray, end: int) -> Tensor:
     return torch.from_numpy(np.append(starts, end).astype(np.int32))
+
+
+def _dense_levels(
+    codes: Sequence[Tensor], first_child: Sequence[Tensor], codebook_sizes: Sequence[int]
+) -> tuple[DenseLevel | None, ...]:
+    """Tables for the first levels whose nodes have two children and a DENSE_SHARE of the codebook, on average.
+
+    Two bounds the memory: each table is then larger than all before it, and has at most 8 cells per child.
+    """
+    levels = list[DenseLevel | None]()
+    for code, pointers, size in zip(codes, first_child, codebook_sizes):
+        n_nodes = len(pointers) - 1
+        if len(code) < max(2, DENSE_SHARE * size) * n_nodes:
+            break
+        node = torch.repeat_interleave(pointers.diff())
+        cell = node.long() * size + code
+        barrier = torch.full((n_nodes, size), -torch.inf, dtype=torch.float16)
+        barrier.view(-1)[cell] = 0
+        rank = torch.zeros(n_nodes, size, dtype=code.dtype)
+        rank.view(-1)[cell] = (torch.arange(len(code), dtype=torch.int32) - pointers[node]).to(code.dtype)
+        levels.append(DenseLevel(barrier, rank))
+    return (*levels, *[None] * (len(codes) - len(levels)))
