@@ -10,10 +10,12 @@ from tesserec import environment
 
 def describe() -> str:
     """One line: hardware, threads, versions."""
+    machine = environment.hardware()
     versions = ", ".join(
         f"{name} {version}" for name, version in environment.installed("torch", "transformers").items()
     )
-    return f"{environment.hardware()}, {torch.get_num_threads()} threads; {versions}"
+    devices = ", ".join([f"{machine['cpu']}, {machine['cores']} cores", *machine["gpus"]])
+    return f"{devices}, {torch.get_num_threads()} threads; {versions}"
 
 
 def best_seconds(work: Callable[[], object], *, repeats: int) -> float:
