@@ -16,13 +16,21 @@ from tesserec.pipeline.run import Run, run, titles
 from tesserec.progress import SILENT, Progress
 from tesserec.types import PathLike
 
-SHOP = SyntheticConfig(n_users=2000, n_items=600)
+SHOP = SyntheticConfig(n_users=1500, n_items=300)
 RECIPES: dict[str, tuple[str, ...]] = {  # small networks and few epochs: the catalogue is small, too
     "popularity": (),
     "item-graph": (),
-    "sasrec": (),
-    "tiger": (),
-}
+    "sasrec": (
+        "recommender.dropout=0.2", "training.batch_size=128", "training.epochs=20", "training.learning_rate=0.003",
+    ),
+    "tiger": (
+        "text.width=64", "tokenizer.codebook_size=32",
+        "recommender.width=64", "recommender.ff_width=128", "recommender.n_layers=2", "recommender.n_heads=4",
+        "recommender.head_width=16", "recommender.dropout=0.0", "recommender.max_items=8", "recommender.beam_width=20",
+        "training.batch_size=128", "training.tokens_per_part=8192", "training.epochs=8", "training.learning_rate=0.004",
+        "training.schedule=cosine", "training.warmup_steps=50", "training.validation_users=300",
+    ),
+}  # fmt: skip
 METRICS = ("recall@5", "recall@10", "ndcg@10", "mrr@10", "id_ndcg@10")
 N_EXAMPLES, SHOWN_HISTORY, SHOWN_ITEMS = 3, 4, 5
 
