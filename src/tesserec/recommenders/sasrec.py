@@ -18,6 +18,7 @@ Differences from the paper, each with its reason:
 Tokens of all sequences lie in one row, without padding; only attention sees them as a table of sequences by places.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -166,8 +167,9 @@ class SASRecNetwork(nn.Module):
 
     def forward(self, packed: Packed) -> tuple[Tensor, Tensor]:
         """States (P, D) after each token, and item vectors (N, D)."""
-        x = self.items(packed.items) + self.positions(packed.slots % packed.shape[1])
-        x = self.dropout(x)
+        # Scaled, the small embeddings that suit the output are as large as what the layers add to them.
+        items = self.items(packed.items) * math.sqrt(self.items.embedding_dim)
+        x = self.dropout(items + self.positions(packed.slots % packed.shape[1]))
         for block in self.blocks:
             x = block(x, packed.slots, packed.shape)
         return self.norm(x), self.items.weight
