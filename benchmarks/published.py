@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from tesserec.tokenizers.imports import read_semantic_ids
-
 from tesserec.data import Dataset, prepare
+from tesserec.tokenizers.imports import read_semantic_ids
 from tesserec.tokenizers.semantic_ids import SemanticIds
 
 

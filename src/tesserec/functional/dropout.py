@@ -8,7 +8,7 @@ scaling are vectorised. The draws come from PyTorch's global CPU generator, so s
 import torch
 from torch import Tensor, nn
 
-LEVELS = 256  # one random byte per element: probabilities are multiples of 1/256, and the scale is exact for the multiple
+LEVELS = 256  # one random byte per element, so probabilities are multiples of 1/256
 
 
 def keep_mask(like: Tensor, p: float) -> Tensor:
@@ -19,7 +19,7 @@ def keep_mask(like: Tensor, p: float) -> Tensor:
     """
     if like.device.type != "cpu":
         return torch.empty_like(like).bernoulli_(1 - p).div_(1 - p)
-    dropped = round(p * LEVELS)
+    dropped = min(round(p * LEVELS), LEVELS - 1)
     n = like.numel()
     words = torch.empty(-(-n // 8), dtype=torch.int64).random_(-(2**63), None)
     pairs = words.view(torch.int16)  # two bytes each: the high byte serves one element, the low byte another

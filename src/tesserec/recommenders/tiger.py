@@ -403,17 +403,15 @@ class Tiger(Recommender):
         return Ranks(found, ahead, np.maximum(tied, 1), id_rank, exact)
 
     def _exact_ranks(self, scores: Any, targets: IntArray) -> tuple[Any, Any, Any, Any]:
-        target = scores[np.arange(len(scores)), targets][:, None]
-        above = scores > target
-        _, first_of_id = np.unique(self.semantic_ids.group_of_item, return_index=True)
-        best_of_id = np.maximum.reduceat(
-            scores[:, np.argsort(self.semantic_ids.group_of_item, kind="stable")],
-            np.concatenate([[0], np.cumsum(self.semantic_ids.group_sizes)[:-1]]),
-            axis=1,
-        )
-        assert best_of_id.shape[1] == len(first_of_id)
-        ids_above = (best_of_id > target).sum(axis=1)
-        return np.isfinite(target[:, 0]), above.sum(axis=1), (scores == target).sum(axis=1), ids_above + 1
+        """Found, ahead, tied, place of the ID (equal scores in the order of codes, as in beams) from scores (B, N)."""
+        ids = self.semantic_ids
+        target, target_id = scores[np.arange(len(scores)), targets][:, None], ids.group_of_item[targets][:, None]
+        by_id = np.argsort(ids.group_of_item, kind="stable")
+        firsts = np.cumsum(ids.group_sizes) - ids.group_sizes
+        best = np.maximum.reduceat(scores[:, by_id], firsts, axis=1)  # (B, distinct IDs), -inf where no item is open
+        before = (best > target) | ((best == target) & (np.arange(len(firsts)) < target_id))
+        found = np.isfinite(target[:, 0])
+        return found, (scores > target).sum(axis=1), (scores == target).sum(axis=1), before.sum(axis=1) + 1
 
     def _search(
         self, decoder: Decoder, index: ConstraintIndex, restriction: Restriction | None, beam_width: int
