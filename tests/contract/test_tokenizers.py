@@ -49,6 +49,14 @@ def test_one_seed_gives_the_same_codes(method: str) -> None:
 
 
 @every_method
+def test_embeddings_on_disk_do_as_well_as_those_in_memory(method: str, tmp_path) -> None:
+    clustered().save(tmp_path / "embeddings")
+    on_disk = Embeddings.load(tmp_path / "embeddings")
+    codes = make(method).fit(on_disk).encode(on_disk).codes
+    np.testing.assert_array_equal(codes, make(method).fit(clustered()).encode(clustered()).codes)
+
+
+@every_method
 def test_a_catalogue_encodes_as_its_items_do_one_by_one(method: str) -> None:
     items = clustered()
     fitted = make(method, collisions="share").fit(items)

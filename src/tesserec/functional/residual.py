@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+ROWS_AT_A_TIME = 16_384
+
 
 def unit_rows(x: Tensor) -> Tensor:
     """Rows scaled to length 1; rows of zeros stay zero."""
@@ -23,10 +25,16 @@ def nearest(x: Tensor, codebook: Tensor) -> Tensor:
         codebook: (K, D), of the same type.
 
     Returns:
-        (B,) int64. One matrix product of B x D by D x K, since |x|^2 is the same for every codeword.
+        (B,) int64. One matrix product of B x D by D x K, since |x|^2 is the same for every codeword; in blocks of
+        rows, so that the distances never take more than ROWS_AT_A_TIME x K.
     """
     half_norms = codebook.square().sum(dim=1) / 2
-    return torch.addmm(half_norms, x, codebook.T, alpha=-1).argmin(dim=1)  # argmin_k |e_k|^2 / 2 - x . e_k
+    return torch.cat(
+        [
+            torch.addmm(half_norms, rows, codebook.T, alpha=-1).argmin(dim=1)  # argmin_k |e_k|^2 / 2 - x . e_k
+            for rows in torch.split(x, ROWS_AT_A_TIME)
+        ]
+    )
 
 
 def residual_quantize(x: Tensor, codebooks: Sequence[Tensor], *, normalize: bool = False) -> tuple[Tensor, Tensor]:

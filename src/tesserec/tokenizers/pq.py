@@ -25,7 +25,7 @@ from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers.base import ItemTokenizer, TokenizerConfig
 from tesserec.types import FloatArray, IntArray
 
-ROWS_AT_A_TIME = 16_384  # bounds the (rows, K) block of distances
+ROWS_AT_A_TIME = 16_384  # items that are encoded together: bounds the copy in double precision
 
 
 @dataclass(frozen=True, kw_only=True)

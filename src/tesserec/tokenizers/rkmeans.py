@@ -28,7 +28,7 @@ from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers.base import ItemTokenizer, TokenizerConfig
 from tesserec.types import FloatArray, IntArray
 
-ROWS_AT_A_TIME = 16_384  # bounds the (rows, K) block of distances
+ROWS_AT_A_TIME = 16_384  # items that are encoded together: bounds the copy in double precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +61,9 @@ class RKMeans(ItemTokenizer):
 
     def _fit(self, embeddings: Embeddings, progress: Progress) -> None:
         config = self.config
-        self.mean = embeddings.vectors.mean(axis=0, dtype=np.float64) if config.center else np.zeros(self.width)  # (D,)
+        self.mean = embeddings.vectors.mean(axis=0, dtype=np.float64) if config.center else np.zeros(self.width)
         capacity = -(-len(embeddings.vectors) // config.codebook_size)
-        residual = self._centred(embeddings.vectors)  # (N, D) float64
+        residual = torch.from_numpy(embeddings.vectors - self.mean.astype(np.float32))  # (N, D)
         tables, codes, norms = list[FloatArray](), list[IntArray](), list[float]()
         with progress.task("residual k-means", config.n_levels) as task:
             for level in range(config.n_levels):
@@ -80,8 +80,8 @@ class RKMeans(ItemTokenizer):
                 if config.balance == "all" or (config.balance == "last" and level == config.n_levels - 1):
                     code = torch.from_numpy(balanced_codes(residual.numpy(), table, capacity))
                 else:
-                    code = nearest(residual, torch.from_numpy(table).double())
-                residual = residual - torch.from_numpy(table).double()[code]
+                    code = nearest(residual, torch.from_numpy(table))
+                residual -= torch.from_numpy(table)[code]
                 tables.append(table)
                 codes.append(code.numpy())
                 task.advance()
@@ -91,10 +91,6 @@ class RKMeans(ItemTokenizer):
         self._fitted_keys = _keys(embeddings) if balanced else np.zeros(0, dtype="U16")
         self._fitted_codes = np.stack(codes, axis=1) if balanced else np.zeros((0, config.n_levels), dtype=np.int64)
 
-    def _centred(self, vectors: FloatArray) -> torch.Tensor:
-        """(N, D) float64."""
-        return torch.from_numpy(vectors.astype(np.float64) - self.mean)
-
     def _scales(self, level: int) -> bool:
         """Whether vectors are scaled to length 1 before this level."""
         return self.config.normalize == "each" or (self.config.normalize == "input" and level == 0)
@@ -103,7 +99,7 @@ class RKMeans(ItemTokenizer):
         tables = [torch.from_numpy(table).double() for table in self._tables]
         parts = list[IntArray]()
         for start in range(0, len(embeddings.vectors), ROWS_AT_A_TIME):
-            x = self._centred(embeddings.vectors[start : start + ROWS_AT_A_TIME])
+            x = torch.from_numpy(embeddings.vectors[start : start + ROWS_AT_A_TIME] - self.mean)  # (rows, D) float64
             if self.config.normalize == "input":
                 x = unit_rows(x)
             parts.append(residual_quantize(x, tables, normalize=self.config.normalize == "each")[0].numpy())
