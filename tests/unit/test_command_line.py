@@ -161,3 +161,14 @@ def test_a_corrupt_artefact_is_refused_with_the_way_out(data, tmp_path):
 
 def test_ranking_options_of_generative_models_are_refused_for_others(popularity):
     refused(tesserec("evaluate", popularity, "--exact"), "always exact")
+
+
+def test_a_log_file_hears_of_long_work_now_and_then(monkeypatch, capsys):
+    from tesserec.cli import output
+
+    clock = iter([0.0, 1.0, 31.0, 31.0, 40.0])
+    monkeypatch.setattr(output.time, "monotonic", lambda: next(clock))
+    with output.TerminalProgress().task("training", 300) as task:
+        for loss in ("5", "4", "3"):
+            task.advance(100, note=f"loss {loss}")
+    assert capsys.readouterr().err == "training: 200 of 300, loss 4\n"

@@ -3,6 +3,7 @@
 import functools
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
@@ -20,6 +21,7 @@ Arguments = ParamSpec("Arguments")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
 
 INTERRUPTED = 130  # what shells report for a process that Ctrl-C ended
+LOG_SECONDS = 30.0  # between lines about a task where stderr is no terminal but a file
 
 
 def reporting(verb: Callable[Arguments, None]) -> Callable[Arguments, None]:
@@ -45,7 +47,7 @@ def show(value: Any, text: str, *, as_json: bool) -> None:
 
 
 class TerminalProgress:
-    """Progress on stderr: bars that vanish when their work is done, and lines that stay."""
+    """Progress on stderr: bars that vanish when their work is done (in a log file: a line now and then), and lines."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -57,7 +59,10 @@ class TerminalProgress:
         self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def task(self, label: str, total: int | None = None) -> Iterator["_Bar"]:
+    def task(self, label: str, total: int | None = None) -> Iterator["_Bar | _LogLines"]:
+        if not self._console.is_terminal:
+            yield _LogLines(self, label, total)
+            return
         if self._bars is not None:  # inside another task: one more line of the same display
             yield from self._line(self._bars, label, total)
             return
@@ -94,7 +99,7 @@ def _bars(console: Any) -> "Bars":
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=console, transient=True)
 
 
 class _Bar:
@@ -103,3 +108,18 @@ class _Bar:
 
     def advance(self, amount: int = 1, *, note: str = "") -> None:
         self._bars.update(self._line, advance=amount, **({"note": note} if note else {}))  # type: ignore[arg-type]
+
+
+class _LogLines:
+    """A task in a log file: how far it is, every LOG_SECONDS."""
+
+    def __init__(self, progress: TerminalProgress, label: str, total: int | None) -> None:
+        self._progress, self._label, self._total = progress, label, total
+        self._done, self._said = 0, time.monotonic()
+
+    def advance(self, amount: int = 1, *, note: str = "") -> None:
+        self._done += amount
+        if time.monotonic() - self._said >= LOG_SECONDS:
+            self._said = time.monotonic()
+            of_total = f" of {self._total:,}" if self._total else ""
+            self._progress.say(f"{self._label}: {self._done:,}{of_total}{f', {note}' if note else ''}")
