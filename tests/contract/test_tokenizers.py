@@ -140,9 +140,14 @@ def test_a_group_larger_than_the_extra_level_is_refused(method: str) -> None:
 def test_a_damaged_artefact_is_refused(method: str, tmp_path) -> None:
     make(method).fit(clustered()).save(tmp_path / "tokenizer")
     payload = next(path for path in (tmp_path / "tokenizer").iterdir() if path.name != "manifest.json")
-    payload.unlink()
-    with pytest.raises(ArtifactError, match="damaged"):
-        load_tokenizer(tmp_path / "tokenizer")
+    for damage in (
+        lambda: payload.write_bytes(payload.read_bytes()[:100]),
+        lambda: payload.write_bytes(b""),
+        payload.unlink,
+    ):
+        damage()
+        with pytest.raises(ArtifactError, match="damaged"):
+            load_tokenizer(tmp_path / "tokenizer")
 
 
 def test_an_unknown_method_or_setting_names_the_nearest_one() -> None:

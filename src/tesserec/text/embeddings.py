@@ -76,6 +76,6 @@ class Embeddings:
             attributes = tuple(json.loads((path / "attributes.json").read_text()))
             vectors = np.load(path / "vectors.npy", mmap_mode="r")
             state = {file.stem.removeprefix("state_"): np.load(file) for file in path.glob("state_*.npy")}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError) as error:
             raise ArtifactError(f"{path} is damaged: {error}. Encode the items again.") from None
         return cls(catalogue, vectors, attributes, manifest.config, state)

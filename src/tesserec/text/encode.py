@@ -99,11 +99,7 @@ def encode_items(
         progress.say(f"{blank} of {len(catalogue)} items have no text; they get vectors of zeros.")
     state = dict[str, npt.NDArray[Any]]()
     if config.encoder == "lsa":
-        lsa = (
-            _fitted_lsa(fitted)
-            if fitted is not None
-            else Lsa.fit(distinct, width=config.width, seed=config.seed, progress=progress)
-        )
+        lsa = _lsa(distinct, config, fitted, progress)
         found, state = lsa.encode(distinct), lsa.arrays()
     else:
         found = _network_vectors(distinct, config, Path(cache) if cache is not None else None, progress)
@@ -133,7 +129,10 @@ def _in_order(items: "pl.DataFrame", catalogue: Catalogue) -> "pl.DataFrame":
     return items[[rows[item_id] for item_id in catalogue.item_ids]]
 
 
-def _fitted_lsa(fitted: Embeddings) -> Lsa:
+def _lsa(texts: Sequence[str], config: TextConfig, fitted: Embeddings | None, progress: Progress) -> Lsa:
+    """The LSA of earlier embeddings, or one fitted on these texts."""
+    if fitted is None:
+        return Lsa.fit(texts, width=config.width, seed=config.seed, progress=progress)
     if fitted.config.get("encoder") != "lsa" or not fitted.state:
         raise ConfigError(
             f"The earlier embeddings are of encoder {fitted.config.get('encoder')!r}, but text.encoder is 'lsa'. Use "

@@ -161,6 +161,6 @@ class ItemTokenizer(ABC):
             tokenizer.embeddings_fingerprint = manifest.sources["embeddings"]
             tokenizer.width = manifest.sizes["width"]
             tokenizer._read(path)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError) as error:
             raise ArtifactError(f"{path} is damaged: {error}. Fit the tokenizer again.") from None
         return tokenizer

@@ -179,9 +179,7 @@ class RQVAE(ItemTokenizer):
                 if epoch % config.reset_every == 0 and epoch <= last_reset:
                     network.reset_unused(x, optimizer, random)
                 task.advance(note=f"loss {mean_loss:.4g}")
-        self._network = (
-            network.cpu().double().requires_grad_(False)
-        )  # encoding is exact: see functional.residual.nearest
+        self._network = network.cpu().double().requires_grad_(False)  # so that codes do not depend on the batch
 
     def _codes(self, embeddings: Embeddings) -> IntArray:
         parts = list[IntArray]()
@@ -210,8 +208,12 @@ class RQVAE(ItemTokenizer):
                   folder / "network.safetensors")  # fmt: skip
 
     def _read(self, folder: Path) -> None:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         network = RQVAENetwork(self.width, self.config).double()
-        network.load_state_dict(load_file(folder / "network.safetensors"))
+        try:
+            network.load_state_dict(load_file(folder / "network.safetensors"))
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(str(error)) from None
         self._network = network.requires_grad_(False)

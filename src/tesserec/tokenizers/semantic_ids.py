@@ -117,7 +117,7 @@ class SemanticIds:
             codebooks = tuple(
                 np.load(file) for file in sorted(path.glob("codebook_*.npy"), key=lambda p: int(p.stem.split("_")[1]))
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError) as error:
             raise ArtifactError(f"{path} is damaged: {error}. Make the semantic IDs again.") from None
         catalogue = Catalogue(table["item_id"].to_pylist())
         return cls(
