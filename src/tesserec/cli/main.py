@@ -1,5 +1,7 @@
 """The entry point: nothing heavy is imported until a verb runs, so that `--help` answers at once."""
 
+import os
+
 import typer
 
 from tesserec import __version__
@@ -12,6 +14,10 @@ from tesserec.cli.prepare import prepare
 from tesserec.cli.recipes import recipes
 from tesserec.cli.recommend import recommend
 from tesserec.cli.run import run
+
+# Threads of numerical libraries that wait for each other sleep instead of spinning: on a machine that does other work,
+# too, spinning makes training ten times as slow. Read when torch is loaded, hence here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in (demo, prepare, recipes, run, inspect, evaluate, recommend, doctor):
