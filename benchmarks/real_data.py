@@ -40,6 +40,7 @@ CPU_TIGER = (
     "recommender.beam_width=20", "training.batch_size=128", "training.schedule=cosine", "training.warmup_steps=300",
     "training.learning_rate=0.002", "training.weight_decay=0.01", "training.validation_users=2000",
 )  # fmt: skip
+SHORT = ("training.batch_size=64", "training.epochs=12")  # a fourth of Beauty's samples: smaller steps, more of them
 MINILM = ("text.encoder=minilm",)
 
 EXPERIMENTS = {
@@ -47,9 +48,9 @@ EXPERIMENTS = {
         "popularity": Experiment("popularity", seeds=(0,)),
         "item graph, untrained": Experiment("item-graph", seeds=(0,)),
         "SASRec": Experiment("sasrec"),
-        "TIGER, residual k-means": Experiment("tiger", (*MINILM, *CPU_TIGER, "training.epochs=20"), seeds=(0,)),
-        "TIGER, RQ-VAE": Experiment("tiger", (*MINILM, "tokenizer=rqvae", *CPU_TIGER, "training.epochs=20"), (0,)),
-        "TIGER, PQ": Experiment("tiger", (*MINILM, "tokenizer=pq", *CPU_TIGER, "training.epochs=20"), seeds=(0,)),
+        "TIGER, residual k-means": Experiment("tiger", (*MINILM, *CPU_TIGER, *SHORT), seeds=(0,)),
+        "TIGER, RQ-VAE": Experiment("tiger", (*MINILM, "tokenizer=rqvae", *CPU_TIGER, *SHORT), (0,)),
+        "TIGER, PQ": Experiment("tiger", (*MINILM, "tokenizer=pq", *CPU_TIGER, *SHORT), seeds=(0,)),
     },
     "beauty": {
         "popularity": Experiment("popularity", seeds=(0,)),

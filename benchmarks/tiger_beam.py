@@ -67,7 +67,7 @@ def same_model(semantic_ids: SemanticIds) -> tuple[Any, TigerNetwork]:
 
     torch.manual_seed(0)
     vocabulary = Vocabulary(semantic_ids.codebook_sizes, first_code=TEXT_TOKENS)
-    sizes = TigerConfig().network()
+    sizes = TigerConfig()
     config = T5Config(vocab_size=len(vocabulary), d_model=128, d_ff=1024, num_layers=4, num_heads=6, d_kv=64,
                       decoder_start_token_id=START)  # fmt: skip
     theirs = T5ForConditionalGeneration(config).eval()

@@ -55,15 +55,9 @@ LENGTHS = np.array([1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20])  # its items per row: 
 
 
 @dataclass(frozen=True, kw_only=True)
-class TigerConfig:
-    """The network is the paper's; `tiger-paper.toml` holds the rest of its setting."""
+class TigerConfig(T5Config):
+    """The network's sizes (by default the paper's), what is read, and how items are ranked."""
 
-    width: int = 128
-    ff_width: int = 1024
-    n_layers: int = 4  # of the encoder and of the decoder
-    n_heads: int = 6
-    head_width: int = 64
-    dropout: float = 0.1
     max_items: int = 20  # latest items of the history that are read
     output: Literal["per-level", "shared"] = "per-level"  # one head per level, or one softmax over all tokens
     user_buckets: int = 0  # user tokens (users are hashed into so many), 0: none
@@ -71,13 +65,9 @@ class TigerConfig:
     users_per_batch: int = 128  # that are decoded together
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.max_items < 1 or self.beam_width < 1 or self.users_per_batch < 1 or self.user_buckets < 0:
             raise ConfigError("max_items, beam_width and users_per_batch must be at least 1, user_buckets at least 0.")
-        self.network()
-
-    def network(self) -> T5Config:
-        names = ("width", "ff_width", "n_layers", "n_heads", "head_width", "dropout")
-        return T5Config(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -270,7 +260,7 @@ class Tiger(Recommender):
         self.semantic_ids, self.training = semantic_ids, training
         self.vocabulary = Vocabulary(semantic_ids.codebook_sizes, config.user_buckets + 1 if config.user_buckets else 0)
         with seeded(training.seed):
-            self.network = TigerNetwork(config.network(), self.vocabulary, config.output)
+            self.network = TigerNetwork(config, self.vocabulary, config.output)
         self.log = TrainingLog()
         self.beam_width, self.exact = config.beam_width, False  # how items are ranked; may be changed at any time
         self._user_bucket: IntArray = np.zeros(0, dtype=np.int64)  # (U,) of the users of the training data
