@@ -51,7 +51,7 @@ from tesserec.types import FloatArray, IntArray
 class SASRecConfig:
     """The network and its loss."""
 
-    width: int = 64  # of item embeddings and states
+    width: int = 128  # of item embeddings and states
     n_layers: int = 2
     n_heads: int = 2
     dropout: float = 0.5
