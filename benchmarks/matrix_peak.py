@@ -13,6 +13,5 @@ if __name__ == "__main__":
     print(describe())
     for dtype, peak in peaks.items():
         print(f"{dtype}: {peak / 1e9:,.0f} GFLOP/s")
-    print(
-        f"ratio {peaks[torch.bfloat16] / peaks[torch.float32]:.1f}; auto chooses {resolve_precision('auto', resolve_device())}"
-    )
+    chosen = resolve_precision("auto", resolve_device())
+    print(f"ratio {peaks[torch.bfloat16] / peaks[torch.float32]:.1f}; auto chooses {chosen}")
