@@ -86,6 +86,21 @@ def test_long_texts_are_cut_to_max_tokens(folders: dict[str, str]) -> None:
     np.testing.assert_allclose(found - found[0], 0, atol=1e-6)  # [CLS] red pen [SEP] each time
 
 
+def test_texts_are_also_cut_to_what_the_model_can_read(folders: dict[str, str]) -> None:
+    items = ITEMS.with_columns(text=pl.lit("red pen " * 300) + pl.col("text"))  # BERT has 512 positions
+    config = TextConfig(encoder="huggingface", model=folders["bert"], max_tokens=4096, device="cpu")
+    found = encode_items(items, CATALOGUE, config).vectors
+    np.testing.assert_allclose(found - found[0], 0, atol=1e-6)
+
+
+def test_a_name_that_cannot_be_fetched_is_an_error_that_says_so(monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for encoder in ("huggingface", "sentence-transformers"):
+        config = TextConfig(encoder=encoder, model="nobody/no-such-model")
+        with pytest.raises(ConfigError, match=r"text\.model: the model name 'nobody/no-such-model' cannot be loaded"):
+            encode_items(ITEMS, CATALOGUE, config)
+
+
 @pytest.mark.parametrize("encoder", ["huggingface", "sentence-transformers"])
 def test_a_model_that_is_not_there_is_named_with_the_way_out(tmp_path: Path, encoder: str) -> None:
     (tmp_path / "empty").mkdir()

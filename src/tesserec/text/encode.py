@@ -36,7 +36,7 @@ class TextConfig:
     attributes: tuple[str, ...] = ()  # columns to encode apart, one vector each, instead of a template
     width: int = 256  # dimensions of "lsa", at most
     pooling: Literal["mean", "cls"] = "mean"  # of "huggingface"
-    max_tokens: int = 256  # of a text that a network reads; the rest is cut off
+    max_tokens: int = 256  # of a text that a network reads, at most what it can; the rest is cut off
     batch_size: int = 64  # texts per pass through a network
     precision: Literal["fp32", "bf16"] = "fp32"  # of a network's weights
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"

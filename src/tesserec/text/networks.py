@@ -89,12 +89,15 @@ def load_huggingface(model: str, config: "TextConfig") -> EncodeBatch:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"  # the first token stays first, and positions start at the text
+    longest = min(
+        config.max_tokens, tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", 10**9)
+    )
     device = _device(config.device)
     network = network.to(device).eval()
 
     @torch.inference_mode()
     def encode(texts: list[str]) -> FloatArray:
-        tokens = tokenizer(texts, padding=True, truncation=True, max_length=config.max_tokens, return_tensors="pt")
+        tokens = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
         tokens = tokens.to(device)
         hidden = network(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
         return _to_numpy(hidden[:, 0] if config.pooling == "cls" else mean_pool(hidden, tokens["attention_mask"]))
