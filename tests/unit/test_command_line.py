@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from tesserec.cli.main import app
-from tesserec.data import SyntheticConfig, synthetic_catalogue
+from tesserec.data import Dataset, SyntheticConfig, synthetic_catalogue
 
 HEAVY = ("torch", "polars", "faiss", "sklearn", "transformers", "matplotlib", "accelerate", "numpy", "pyarrow")
 
@@ -157,6 +158,72 @@ def test_a_corrupt_artefact_is_refused_with_the_way_out(data, tmp_path):
     tesserec("run", "popularity", "--data", data, "--out", tmp_path / "run")
     (tmp_path / "run" / "recommender" / "items.parquet").write_bytes(b"damaged")
     refused(tesserec("recommend", tmp_path / "run", "--history", "x"), "damaged", "again")
+
+
+TIGER = ("--set", "training.max_steps=1", "--set", "tokenizer.codebook_size=2", "--set", "tokenizer.n_levels=1",
+         "--set", "recommender.n_layers=1", "--set", "recommender.beam_width=2")  # fmt: skip
+
+
+def raw_shop(folder: Path, items: list[dict[str, str]], n_events: int = 4) -> Path:
+    """A folder with a log in which every user takes `n_events` items, and a table of items."""
+    folder.mkdir()
+    ids = [item["item_id"] for item in items]
+    rows = [f"u{user},{ids[(user + place) % len(ids)]},{place}" for user in range(8) for place in range(n_events)]
+    (folder / "interactions.csv").write_text("\n".join(["user_id,item_id,position", *rows, ""]))
+    (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    return folder
+
+
+def test_a_catalogue_larger_than_the_codes_can_name_is_refused(data, tmp_path):
+    run = ("run", "tiger", "--data", data, "--out", tmp_path / "run", *TIGER)
+    refused(tesserec(*run, "--set", "tokenizer.extra_level_size=3"), "extra_level_size")
+
+
+def test_items_without_text_are_counted_and_a_catalogue_without_any_is_refused(tmp_path):
+    items = [{"item_id": f"i{number}", "title": f"a {word} pen"} for number, word in enumerate(("red", "blue", "old"))]
+    some = raw_shop(tmp_path / "some", [*items, {"item_id": "i3", "title": ""}])
+    none = raw_shop(tmp_path / "none", [{"item_id": item["item_id"], "title": ""} for item in items])
+    for source in (some, none):
+        assert tesserec("prepare", source, "--out", source / "data").exit_code == 0
+    run = ("run", "tiger", "--out", tmp_path / "run", *TIGER, "--data")
+    assert "1 of 4 items have no text" in tesserec(*run, some / "data").stderr
+    refused(tesserec(*run, none / "data"), "text")
+
+
+def test_users_with_fewer_than_three_events_are_counted_and_refused_where_there_are_no_others(tmp_path):
+    source = raw_shop(
+        tmp_path / "raw", [{"item_id": f"i{number}", "title": "a pen"} for number in range(3)], n_events=2
+    )
+    prepared = json.loads(tesserec("prepare", source, "--out", source / "data", "--json").stdout)
+    assert prepared["report"]["users_with_fewer_than_3_events"] == 8
+    run = ("run", "popularity", "--data", source / "data", "--out", tmp_path / "run")
+    refused(tesserec(*run), "None of the 8 users has 3 events")
+
+
+def test_inspect_reads_runs_artefacts_and_files_of_other_projects(data, tmp_path):
+    item_ids = Dataset.load(data).catalogue.item_ids
+    codes = np.arange(len(item_ids))[:, None] // np.array([8, 1]) % 8
+    np.save(tmp_path / "codes.npy", codes)
+    index = {item: [f"<a_{first}>", f"<b_{second}>"] for item, (first, second) in zip(item_ids, codes.tolist())}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    settings = ("--set", "tokenizer=file", "--set", f"tokenizer.path={tmp_path / 'index.json'}", *TIGER[:2], *TIGER[6:])
+    assert tesserec("run", "tiger", "--data", data, "--out", tmp_path / "run", *settings).exit_code == 0
+    sheets = [
+        json.loads(tesserec("inspect", source, "--json", *options).stdout)
+        for source, options in (
+            (tmp_path / "run", ()),
+            (tmp_path / "run" / "semantic-ids", ("--data", data)),
+            (tmp_path / "index.json", ("--data", data)),
+            (tmp_path / "codes.npy", ("--data", data, "--plot", tmp_path / "sheet.png")),
+        )
+    ]
+    assert all(sheet == sheets[0] for sheet in sheets)
+    assert sheets[0]["collisions"]["distinct"] == len(item_ids)
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    refused(tesserec("inspect", tmp_path / "codes.npy"), "--data")
+    refused(tesserec("inspect", tmp_path / "none.npy", "--data", data), "none.npy")
+    (tmp_path / "index.json").write_text(json.dumps({item_ids[0]: ["<a_1>", "<b_1>"]}))
+    refused(tesserec("inspect", tmp_path / "index.json", "--data", data), "no code for")
 
 
 def test_ranking_options_of_generative_models_are_refused_for_others(popularity):

@@ -87,9 +87,9 @@ def run_demo(out: PathLike, *, progress: Progress = SILENT) -> Demo:
 
 
 def _examples(finished: Run) -> list[dict[str, Any]]:
-    """A few test users with long histories: their latest items, the top of the list, what they really took."""
+    """The first test users with some history: their latest items, the top of the list, what they really took."""
     cases, names = finished.split.test, titles(finished.split.dataset)
-    chosen = cases.take(np.argsort(-cases.histories.lengths, kind="stable")[:N_EXAMPLES])
+    chosen = cases.take(np.flatnonzero(cases.histories.lengths >= SHOWN_HISTORY)[:N_EXAMPLES])
     rows = finished.titled(finished.recommender.recommend(chosen.histories, SHOWN_ITEMS))
     return [
         {
