@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tesserec.cli.output import Json, TerminalProgress, show
+from tesserec.tables import format_table
 
 
 def prepare(
@@ -62,18 +63,21 @@ def prepare(
     show({"dataset": str(out), "sizes": sizes, "report": dataset.report}, text, as_json=as_json)
 
 
-def _lines(value: Any, indent: str = "") -> list[str]:
-    """Nested plain values, a line each."""
-    lines: list[str] = []
-    for key, entry in value.items():
-        if isinstance(entry, dict):
-            lines += [f"{indent}{key}:", *_lines(entry, indent + "  ")]
-        elif isinstance(entry, list) and entry and isinstance(entry[0], dict):
-            lines += [
-                f"{indent}{key}:",
-                *(f"{indent}  " + ", ".join(f"{k} {v}" for k, v in row.items()) for row in entry),
-            ]
-        elif entry not in ([], None):
-            shown = ", ".join(map(str, entry)) if isinstance(entry, list) else entry
-            lines.append(f"{indent}{key}: {shown}")
+def _lines(report: dict[str, Any]) -> list[str]:
+    """Nested plain values, a line each; rows of equal keys as a table."""
+    lines = list[str]()
+    for key, value in report.items():
+        if isinstance(value, dict):
+            lines += [f"{key}:", *_indented(_lines(value))]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = [list(value[0]), *([str(cell) for cell in row.values()] for row in value)]
+            lines += [f"{key}:", *_indented(format_table(rows, align="lr").splitlines())]
+        elif isinstance(value, list):
+            lines += [f"{key}:", *_indented(list(map(str, value)))] if value else []
+        elif value is not None:
+            lines.append(f"{key}: {value}")
     return lines
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
