@@ -14,6 +14,12 @@ settings.load_profile("default")
 REPOSITORY = Path(__file__).parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests neither find nor leave anything in the user's cache."""
+    os.environ["TESSEREC_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def real_data() -> Path:
     """The folder of the public research data sets; skips, saying so, where it is absent."""

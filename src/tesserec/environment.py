@@ -13,6 +13,13 @@ from tesserec.version import __version__
 CPU_FEATURES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "sve", "bf16")  # that decide how fast products are
 
 
+def cache_folder() -> Path:
+    """Where costly results are kept for all runs (embeddings of texts by networks): TESSEREC_CACHE, or the user's."""
+    given = os.environ.get("TESSEREC_CACHE")
+    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(given) if given else users / "tesserec"
+
+
 def library() -> dict[str, str | None]:
     """Version of Tesserec, and the commit where it runs from a checkout ("-dirty": with changes since)."""
     return {"version": __version__, "commit": _commit()}

@@ -104,3 +104,13 @@ def test_a_run_whose_data_has_moved_says_so(data, tmp_path):
     with pytest.raises(ArtifactError, match="--data"):
         _ = Run.open(tmp_path / "run").split
     assert len(Run.open(tmp_path / "run", data=data).split.test) == 60
+
+
+def test_networks_vectors_are_kept_for_other_runs(monkeypatch, tmp_path):
+    from tesserec.environment import cache_folder
+
+    monkeypatch.setenv("TESSEREC_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("TESSEREC_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "tesserec"

@@ -25,7 +25,7 @@ from tesserec.artifacts import fingerprint_bytes, fingerprint_folder, fingerprin
 from tesserec.config import build, to_dict
 from tesserec.data.dataset import Dataset
 from tesserec.data.splits import Split
-from tesserec.environment import library
+from tesserec.environment import cache_folder, library
 from tesserec.errors import ArtifactError
 from tesserec.evaluation import Report, evaluate
 from tesserec.pipeline.recipe import Choice, FileIds, Recipe, SplitConfig
@@ -190,8 +190,9 @@ def _make_ids(text: TextConfig, tokenizer: Choice, dataset: Dataset, stages: "_S
     """The three stages from item texts to semantic IDs."""
     progress = stages.progress
 
-    def embed(folder: Path, partial: Path) -> None:
-        encode_items(dataset.items, dataset.catalogue, text, cache=partial, progress=progress).save(folder)
+    def embed(folder: Path, _: Path) -> None:
+        cache = cache_folder() / "embeddings"
+        encode_items(dataset.items, dataset.catalogue, text, cache=cache, progress=progress).save(folder)
 
     def fit(folder: Path, _: Path) -> None:
         unfitted = make_tokenizer(tokenizer.method, to_dict(tokenizer.config))
