@@ -16,7 +16,7 @@ class TrainingConfig:
         None  # training time at most (validation included); such a run is not exactly repeatable
     )
     batch_size: int = 256  # training targets (TIGER) or users (SASRec) per optimiser step
-    tokens_per_part: int = 4096  # a batch is computed in parts of similar length of about so many tokens
+    tokens_per_part: int = 8192  # a batch is computed in parts of similar length of about so many tokens
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine", "inverse-sqrt"] = "constant"
