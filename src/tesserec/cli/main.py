@@ -15,8 +15,8 @@ from tesserec.cli.recipes import recipes
 from tesserec.cli.recommend import recommend
 from tesserec.cli.run import run
 
-# Threads of numerical libraries that wait for each other spin for some microseconds, then sleep. By default they spin for
-# milliseconds, which makes training ten times as slow on a machine that does other work, too; sleeping at once makes it
+# Threads of numerical libraries that wait for each other spin for some microseconds, then sleep. By default they spin
+# for milliseconds, which makes training ten times as slow on a machine that does other work; sleeping at once makes it
 # half as fast on a quiet one. Read when torch is loaded, hence here.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
