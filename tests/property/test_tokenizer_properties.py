@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from tesserec.data.catalogue import Catalogue
 from tesserec.functional.id_statistics import chance_agreement, entropy_bits, prefix_groups
@@ -11,11 +12,9 @@ from tesserec.tokenizers.collisions import rank_in_group, with_extra_level
 from tesserec.tokenizers.semantic_ids import SemanticIds
 
 
-@st.composite
-def codes(draw: st.DrawFn) -> np.ndarray:
-    n_items, n_levels = draw(st.integers(2, 30)), draw(st.integers(1, 4))
-    rows = st.lists(st.integers(0, 3), min_size=n_levels, max_size=n_levels)
-    return np.array(draw(st.lists(rows, min_size=n_items, max_size=n_items)))
+def codes() -> st.SearchStrategy[np.ndarray]:
+    """(2 to 30 items, levels) codes from 0 to 3."""
+    return arrays(np.int64, st.tuples(st.integers(2, 30), st.integers(1, 4)), elements=st.integers(0, 3))
 
 
 def ids(rows: np.ndarray) -> SemanticIds:
