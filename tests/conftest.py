@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-# Networks in tests are tiny: threads that wait for each other should sleep almost at once. On a busy machine the tests of
-# the command line then take a half to a tenth of the time. Read when torch is loaded.
+# Networks in tests are tiny: threads that wait for each other should sleep almost at once. On a busy machine the tests
+# of the command line then take a half to a tenth of the time. Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import pytest
