@@ -9,6 +9,7 @@ from tesserec.errors import ConfigError, TrainingError
 from tesserec.functional.kmeans import balanced_codes, kmeans
 from tesserec.functional.residual import (
     GRADIENTS,
+    Distance,
     nearest,
     paper_residual,
     quantize_for_training,
@@ -49,6 +50,27 @@ def test_normalised_residuals_pick_the_nearest_by_direction() -> None:
     x = torch.tensor([[0.1, 0.05]])
     assert residual_quantize(x, [codebook])[0].item() == 1
     assert residual_quantize(x, [codebook], normalize=True)[0].item() == 0
+
+
+def test_a_cosine_level_compares_directions_and_subtracts_a_codeword_of_length_one() -> None:
+    codebook = torch.tensor([[2.0, 0.0], [0.0, 0.1]])
+    x = torch.tensor([[0.2, 0.3]])
+    assert residual_quantize(x, [codebook])[0].item() == 1
+    codes, residual = residual_quantize(x, [codebook], distances=["cosine"])
+    assert codes.item() == 1
+    torch.testing.assert_close(residual, torch.tensor([[0.2, -0.7]]))
+    assert residual_quantize(torch.tensor([[3.0, 2.0]]), [codebook], distances=["cosine"])[0].item() == 0
+
+
+def test_training_and_encoding_choose_the_same_codes_whatever_the_distances() -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 8, generator=random)
+    codebooks = [torch.randn(16, 8, generator=random) for _ in range(3)]
+    distances: list[Distance] = ["cosine", "cosine", "euclidean"]
+    codes, residual = residual_quantize(x, codebooks, distances=distances)
+    trained = quantize_for_training(x, codebooks, paper_residual, distances=distances)
+    assert torch.equal(codes, trained.codes)
+    torch.testing.assert_close(x - trained.latent, residual)
 
 
 # -- k-means -----------------------------------------------------------------------------------------------------------

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Distance = Literal["euclidean", "cosine"]  # by which a level chooses its codeword
 
 ROWS_AT_A_TIME = 16_384
 
@@ -37,28 +40,38 @@ def nearest(x: Tensor, codebook: Tensor) -> Tensor:
     )
 
 
-def residual_quantize(x: Tensor, codebooks: Sequence[Tensor], *, normalize: bool = False) -> tuple[Tensor, Tensor]:
+def residual_quantize(
+    x: Tensor, codebooks: Sequence[Tensor], *, normalize: bool = False, distances: Sequence[Distance] | None = None
+) -> tuple[Tensor, Tensor]:
     """Codes of every level, greedily, and what is left over.
 
     Args:
         x: (B, D) float.
         codebooks: L tables (K_l, D) of the same type.
         normalize: scale the residual to length 1 before every level. The codewords then no longer add up to `x`.
+        distances: of each level; None: Euclidean everywhere. A cosine level compares directions and subtracts the
+            codeword scaled to length 1, whatever the length of the residual.
 
     Returns:
         codes (B, L) int64 and the last residual (B, D); without `normalize` it is x minus the chosen codewords.
 
     Source: Chen, Guan, Wang 2010, "Approximate Nearest Neighbor Search by Residual Vector Quantization"; with
-    `normalize`, Ju et al. 2025 (GRID, arXiv 2507.22224).
+    `normalize`, Ju et al. 2025 (GRID, arXiv 2507.22224); cosine levels, Lin et al. 2025 (arXiv 2502.16474).
     """
     residual, codes = x, list[Tensor]()  # r_0 = x                      (B, D)
-    for codebook in codebooks:
+    for level, codebook in enumerate(codebooks):
         if normalize:
             residual = unit_rows(residual)
-        code = nearest(residual, codebook)  # c_l = argmin_k |r_l - e_k|   (B,)
-        residual = residual - codebook[code]  # r_{l+1} = r_l - e_{c_l}
+        compared, table = compared_by(distances[level] if distances else "euclidean", residual, codebook)
+        code = nearest(compared, table)  # c_l = argmin_k |r_l - e_k|   (B,)
+        residual = residual - table[code]  # r_{l+1} = r_l - e_{c_l}
         codes.append(code)
     return torch.stack(codes, dim=1), residual
+
+
+def compared_by(distance: Distance, residual: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """What a level compares in L2: residuals (B, D) and codewords (K, D), both of length 1 for cosine."""
+    return (unit_rows(residual), unit_rows(codebook)) if distance == "cosine" else (residual, codebook)
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ class Quantized:
     codes: Tensor  # (B, L) int64
     latent: Tensor  # (B, D) value: the sum of the codewords; gradient: passed on to the input unchanged
     codebook_errors: Tensor  # (L, B, D) sg(r_l) - e_l, whose squares move the codewords
-    commitment_errors: Tensor  # (L, B, D) r_l - sg(e_l), whose squares move the encoder
+    commitment_errors: Tensor  # (L, B, D) r_l - sg(e_l), whose squares move the encoder; of length 1 both for cosine
 
 
 NextResidual = Callable[[Tensor, Tensor], Tensor]  # (r_l, e_l), both (B, D) -> r_{l+1}
@@ -93,21 +106,25 @@ def released_residual(residual: Tensor, codeword: Tensor) -> Tensor:
 GRADIENTS: dict[str, NextResidual] = {"paper": paper_residual, "released": released_residual}
 
 
-def quantize_for_training(z: Tensor, codebooks: Sequence[Tensor], next_residual: NextResidual) -> Quantized:
+def quantize_for_training(
+    z: Tensor, codebooks: Sequence[Tensor], next_residual: NextResidual, *, distances: Sequence[Distance] | None = None
+) -> Quantized:
     """As `residual_quantize`, keeping what gradients flow through.
 
     Args:
         z: (B, D) output of an encoder.
         codebooks: L tables (K_l, D).
         next_residual: `paper_residual` or `released_residual`. Values are the same, gradients are not.
+        distances: of each level; None: Euclidean everywhere.
     """
     residual = z
     codes, residuals, codewords = list[Tensor](), list[Tensor](), list[Tensor]()
-    for codebook in codebooks:
-        code = nearest(residual.detach(), codebook.detach())
-        codeword = codebook[code]
+    for level, codebook in enumerate(codebooks):
+        compared, table = compared_by(distances[level] if distances else "euclidean", residual, codebook)
+        code = nearest(compared.detach(), table.detach())
+        codeword = table[code]
         codes.append(code)
-        residuals.append(residual)
+        residuals.append(compared)
         codewords.append(codeword)
         residual = next_residual(residual, codeword)
     r, e = torch.stack(residuals), torch.stack(codewords)  # (L, B, D) both

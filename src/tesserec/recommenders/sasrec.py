@@ -25,7 +25,6 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tesserec.artifacts import fingerprint_json
@@ -35,6 +34,7 @@ from tesserec.data.splits import Split
 from tesserec.errors import ConfigError, DataError
 from tesserec.functional.dropout import Dropout
 from tesserec.functional.losses import binary_cross_entropy, other_items, sampled_softmax, softmax_cross_entropy
+from tesserec.networks.causal import Block, Packed, pack
 from tesserec.progress import Progress
 from tesserec.recommenders.base import ScoringRecommender
 from tesserec.recommenders.validation import validation_metric
@@ -69,86 +69,11 @@ class SASRecConfig:
             raise ConfigError(f"dropout is {self.dropout}. Use 0 or more, and less than 1.")
 
 
-ROUND = 64  # tokens: a CPU's bfloat16 kernels are compiled for every new size, half a millisecond each
 PLACES_PER_PART = 16384  # of the attention table when scoring; training has its own bound
 PART_OVERHEAD = 1024  # what a further part costs, in places of the attention table: layers on tokens know no padding
 
 
-# -- sequences as one row of tokens ------------------------------------------------------------------------------------
-
-
-class Packed(NamedTuple):
-    """B sequences of n items in all, one after the other, and where they lie in a (B, T) table.
-
-    Fillers at the end make the number of tokens P a multiple of ROUND; what comes out for them is not used.
-    """
-
-    items: Tensor  # (P,) int64 item rows; 0 for fillers
-    slots: Tensor  # (P,) int64, b * T + t; B * T for fillers
-    shape: tuple[int, int]  # B, T = the longest length
-
-    def to(self, device: torch.device) -> "Packed":
-        return Packed(self.items.to(device), self.slots.to(device), self.shape)
-
-
-def pack(sequences: Sequences) -> Packed:
-    """Sequences, all their items, as one row."""
-    rows, index = sequences.positions()
-    shape = (len(sequences), int(sequences.lengths.max(initial=1)))
-    n_fillers = -len(rows) % ROUND
-    items = np.pad(sequences.values[index].astype(np.int64), (0, n_fillers))
-    slots = rows * shape[1] + index - sequences.starts[rows]
-    slots = np.pad(slots, (0, n_fillers), constant_values=shape[0] * shape[1])
-    return Packed(torch.from_numpy(items), torch.from_numpy(slots), shape)
-
-
 # -- network -----------------------------------------------------------------------------------------------------------
-
-
-def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(B, H, T, D) -> (B, H, T, D). In float32 on a CPU: its bfloat16 kernel takes two to twenty times as long."""
-    if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    with torch.autocast("cpu", enabled=False):
-        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=True)
-
-
-class CausalAttention(nn.Module):
-    """Each token looks at itself and at the earlier ones of its sequence."""
-
-    def __init__(self, width: int, n_heads: int) -> None:
-        super().__init__()
-        self.n_heads = n_heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, slots: Tensor, shape: tuple[int, int]) -> Tensor:
-        """(P, D) -> (P, D)."""
-        (n_rows, length), width = shape, x.shape[1]
-        n_places = n_rows * length
-        qkv = self.qkv(x)  # (P, 3D)
-        table = qkv.new_zeros(n_places + 1, 3 * width).index_copy(0, slots, qkv)  # empty places come last in a row
-        q, k, v = (
-            table[:n_places].view(n_rows, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
-        )  # 3 x (B, H, T, D / H)
-        seen = causal_attention(q, k, v)
-        return self.out(seen.transpose(1, 2).reshape(-1, width).index_select(0, slots.clamp(max=n_places - 1)))  # type: ignore[no-any-return]
-
-
-class Block(nn.Module):
-    """x += attention(norm(x)); x += feed_forward(norm(x))."""
-
-    def __init__(self, config: SASRecConfig) -> None:
-        super().__init__()
-        width = config.width
-        self.attention_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = CausalAttention(width, config.n_heads)
-        self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.dropout = Dropout(config.dropout)
-
-    def forward(self, x: Tensor, slots: Tensor, shape: tuple[int, int]) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), slots, shape))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))  # type: ignore[no-any-return]
 
 
 class SASRecNetwork(nn.Module):
@@ -159,7 +84,7 @@ class SASRecNetwork(nn.Module):
         self.items = nn.Embedding(n_items, config.width)
         self.positions = nn.Embedding(config.max_length, config.width)
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(Block(config.width, config.n_heads, config.dropout) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.width)
         for parameter in self.parameters():
             if parameter.ndim > 1:
