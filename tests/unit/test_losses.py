@@ -7,7 +7,13 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tesserec.functional import losses
-from tesserec.functional.losses import binary_cross_entropy, other_items, sampled_softmax, softmax_cross_entropy
+from tesserec.functional.losses import (
+    binary_cross_entropy,
+    log_normalizer,
+    other_items,
+    sampled_softmax,
+    softmax_cross_entropy,
+)
 
 
 @pytest.fixture
@@ -88,3 +94,12 @@ def test_negatives_are_uniform_over_all_items_but_the_target():
     counts = torch.zeros(5, 5).index_put_((targets, drawn), torch.ones(len(targets)), accumulate=True)
     assert counts.diagonal().sum() == 0
     assert counts[~torch.eye(5, dtype=torch.bool)].sub(1000).abs().max() < 150
+
+
+@pytest.mark.parametrize("n_vectors", [40, 1000])  # one block of columns, four
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_the_normaliser_is_the_logsumexp_of_all_logits(n_vectors, scale):
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(2048, 8, generator=generator) * scale
+    vectors = torch.randn(n_vectors, 8, generator=generator)
+    assert_close(log_normalizer(states, vectors), (states @ vectors.T).logsumexp(dim=1))

@@ -15,11 +15,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tesserec.errors import ConfigError
 from tesserec.functional.attention import attend, cross_attention, self_attention, split_heads
 from tesserec.functional.dropout import Dropout, dropout
+from tesserec.functional.norms import rms_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +44,14 @@ class T5Config:
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight, computed in float32."""
+    """x / rms(x) * weight (T5's layer norm)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, eps=1e-6)
+        return rms_norm(x, self.weight, eps=1e-6)
 
 
 class FeedForward(nn.Module):

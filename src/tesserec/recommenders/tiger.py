@@ -33,6 +33,7 @@ from tesserec.data.splits import Cases, Split
 from tesserec.errors import ConfigError, DataError
 from tesserec.functional.beam import BeamResult, beam_search, expand, rank_targets
 from tesserec.functional.exact import exact_scores
+from tesserec.functional.losses import log_normalizer
 from tesserec.functional.trie import ConstraintIndex, ItemSets, Restriction
 from tesserec.networks.t5 import T5, Memory, Past, T5Config
 from tesserec.progress import SILENT, Progress
@@ -49,7 +50,6 @@ from tesserec.types import IntArray
 
 START = 0  # the decoder's first input, and what pads the encoder's
 UNKNOWN_USER_SHARE = 0.1  # of the training samples, where there are user tokens
-ROWS_PER_SOFTMAX = 64  # of a shared vocabulary: bounds the logits that are held at once
 ROW_MULTIPLE = 16  # rows of a batch, and
 LENGTHS = np.array([1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20])  # its items per row: few shapes (see parts_by_length)
 
@@ -121,7 +121,7 @@ class TigerNetwork(nn.Module):
         states = self.t5.decode(self.chains(batch.targets[:, None, :-1]), memory)[:, 0]  # (B, L, D)
         if self.output == "shared":
             tokens = batch.targets + self.offsets
-            logits = self._shared_logits(states.flatten(0, 1)).float()
+            logits = F.linear(self._output_states(states.flatten(0, 1)), self.embedding.weight).float()
             return F.cross_entropy(logits, tokens.flatten(), reduction="sum") / n_levels
         losses = [
             F.cross_entropy(head(states[:, level]).float(), batch.targets[:, level], reduction="sum")
@@ -142,17 +142,14 @@ class TigerNetwork(nn.Module):
             logits: Tensor = self.heads[level](states)
             return F.log_softmax(logits.float(), dim=-1)
         first = self.vocabulary.offsets[level]
-        codes = slice(first, first + self.vocabulary.codebook_sizes[level])
-        rows = states.flatten(0, -2)
-        parts = []
-        for start in range(0, len(rows), ROWS_PER_SOFTMAX):
-            logits = self._shared_logits(rows[start : start + ROWS_PER_SOFTMAX])
-            parts.append(F.log_softmax(logits, dim=-1, dtype=torch.float32)[:, codes])
-        return torch.cat(parts).view(*states.shape[:-1], -1)
+        codes = self.embedding.weight[first : first + self.vocabulary.codebook_sizes[level]]
+        rows = self._output_states(states.flatten(0, -2))
+        log_probs = F.linear(rows, codes).float() - log_normalizer(rows, self.embedding.weight)[:, None]
+        return log_probs.view(*states.shape[:-1], -1)
 
-    def _shared_logits(self, states: Tensor) -> Tensor:
-        """T5's tied output: states, scaled by 1 / sqrt(D), times the token embeddings."""
-        return F.linear(states * states.shape[-1] ** -0.5, self.embedding.weight)
+    def _output_states(self, states: Tensor) -> Tensor:
+        """What T5's tied output multiplies with the token embeddings: states scaled by 1 / sqrt(D)."""
+        return states * (1 / math.sqrt(states.shape[-1]))
 
 
 class Decoder:
