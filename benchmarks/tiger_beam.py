@@ -134,12 +134,16 @@ class Engine:
     def __call__(self, histories: Sequences) -> tuple[np.ndarray, np.ndarray]:
         codes = np.zeros((len(histories), BEAMS, self.index.n_levels), dtype=np.int64)
         scores = np.zeros((len(histories), BEAMS), dtype=np.float32)
-        for rows, batch in self.tiger.batches(histories, None, None, max_tokens=4096):
-            tokens = torch.where(batch.tokens == START, START, batch.tokens + self.shift)
-            decoder = Decoder(self.network, Batch(tokens, batch.lengths, batch.targets))
+        for rows, batches in self.tiger.decoding_batches(histories):
+            decoder = Decoder(self.network, [self.shifted(batch) for batch in batches])
             result = beam_search(decoder.step, self.index, beam_width=BEAMS)
             codes[rows], scores[rows] = result.codes.numpy(), result.scores.numpy()
         return codes, scores
+
+    def shifted(self, batch: Batch) -> Batch:
+        """The batch in the vocabulary whose codes come later."""
+        tokens = torch.where(batch.tokens == START, START, batch.tokens + self.shift)
+        return Batch(tokens, batch.lengths, batch.targets)
 
 
 def timed(decode: Any, histories: Sequences, batch: int) -> tuple[np.ndarray, np.ndarray, float]:

@@ -75,7 +75,7 @@ def test_extending_hypotheses_gives_the_states_of_whole_chains(ours, batch):
     """Two hypotheses per user, which change places at every step."""
     chains = torch.stack([batch.targets, (batch.targets + 1) % torch.tensor(CODEBOOK_SIZES)], dim=1)  # (B, 2, L)
     swap = torch.tensor([[1, 0]]).expand(3, 2)
-    decoder = Decoder(ours, batch)
+    decoder = Decoder(ours, [batch])
     with torch.no_grad():
         states = ours.t5.decode(ours.chains(chains[:, :, :-1]), decoder.memory)
         expected = [ours.log_probs(states[:, :, level], level) for level in range(3)]

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -15,6 +16,7 @@ from tesserec.data.splits import Cases, leave_one_out
 from tesserec.errors import ConfigError, DataError
 from tesserec.recommenders.tiger import LENGTHS, START, Samples, Tiger, TigerConfig, TigerObjective, user_bucket
 from tesserec.tokenizers.semantic_ids import SemanticIds
+from tesserec.training.batching import parts_by_length
 from tesserec.training.config import TrainingConfig
 
 SMALL = TigerConfig(
@@ -155,6 +157,20 @@ def test_items_that_share_an_id_share_their_place(trained):
         assert ranks.tied[0] == 2
     both = trained.recommend([["item-26", "item-27"]], N_ITEMS).ids()[0]
     assert both.index("item-29") == both.index("item-28") + 1
+
+
+def test_users_who_are_encoded_in_parts_and_decoded_together_get_what_they_get_alone(trained, monkeypatch):
+    monkeypatch.setattr("tesserec.recommenders.tiger.ROW_MULTIPLE_DECODING", 1)
+    histories = Sequences.from_lists([[7, 8, 9, 10], [3], [28, 29], [], [5, 6], [14]])
+    monkeypatch.setattr("tesserec.recommenders.tiger.parts_by_length", partial(parts_by_length, overhead=0))
+    ((rows, batches),) = trained.decoding_batches(histories)
+    assert len(batches) > 2
+    assert sorted(rows.tolist()) == list(range(6))
+    together = trained.recommend(histories, 5)
+    for row in range(6):
+        alone = trained.recommend(histories.take(np.array([row])), 5)
+        np.testing.assert_array_equal(together.items[row], alone.items[0])
+        np.testing.assert_allclose(together.scores[row], alone.scores[0], atol=1e-5)
 
 
 def test_unknown_histories_are_answered(trained):

@@ -10,11 +10,13 @@ training target, W prefixes to be scored, or W hypotheses of a beam search that 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tesserec.errors import ConfigError
 from tesserec.functional.attention import attend, cross_attention, self_attention, split_heads
@@ -200,6 +202,24 @@ class Memory:
 
     keys: list[Tensor]  # per layer (2, B, heads, T, d)
     key_bias: Tensor | None  # (B, 1, 1, T), -inf at padding; None if there is none
+
+    @classmethod
+    def join(cls, parts: Sequence["Memory"]) -> "Memory":
+        """The users of all parts one after the other, padded to the longest: encoded apart, decoded together."""
+        if len(parts) == 1:
+            return parts[0]
+        lengths = [part.keys[0].shape[3] for part in parts]
+        missing = [max(lengths) - length for length in lengths]
+        keys = [
+            torch.cat([F.pad(layer, (0, 0, 0, n)) for layer, n in zip(layers, missing, strict=True)], dim=1)
+            for layers in zip(*(part.keys for part in parts), strict=True)
+        ]
+        biases = []
+        for part, n in zip(parts, missing, strict=True):
+            first = part.keys[0]
+            bias = first.new_zeros(first.shape[1], 1, 1, first.shape[3]) if part.key_bias is None else part.key_bias
+            biases.append(F.pad(bias, (0, n), value=-torch.inf))
+        return cls(keys, torch.cat(biases))
 
 
 @dataclass

@@ -50,7 +50,8 @@ from tesserec.types import IntArray
 
 START = 0  # the decoder's first input, and what pads the encoder's
 UNKNOWN_USER_SHARE = 0.1  # of the training samples, where there are user tokens
-ROW_MULTIPLE = 16  # rows of a batch, and
+ROW_MULTIPLE = 16  # rows of a training batch,
+ROW_MULTIPLE_DECODING = 8  # rows that are encoded together, and
 LENGTHS = np.array([1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20])  # its items per row: few shapes (see parts_by_length)
 
 
@@ -155,11 +156,14 @@ class TigerNetwork(nn.Module):
 class Decoder:
     """A user batch that is being decoded: the model's side of `beam_search` and `exact_scores`."""
 
-    def __init__(self, network: TigerNetwork, batch: Batch) -> None:
+    def __init__(self, network: TigerNetwork, batches: Sequence[Batch]) -> None:
+        """The users of all batches, in their order."""
         self.network = network
-        self.memory: Memory = network.t5.encode(network.embedding(batch.tokens), batch.lengths)
+        self.memory = Memory.join(
+            [network.t5.encode(network.embedding(batch.tokens), batch.lengths) for batch in batches]
+        )
         self.past: Past = network.t5.begin(self.memory)
-        self.n_users = len(batch.tokens)
+        self.n_users = sum(len(batch.tokens) for batch in batches)
 
     def step(self, level: int, parents: Tensor | None, codes: Tensor | None) -> Tensor:
         """One step of a beam search; see `tesserec.functional.beam.Step`."""
@@ -312,7 +316,8 @@ class Tiger(Recommender):
         n_levels, lengths = self.semantic_ids.n_levels, recent.lengths
         front = 1 if self.config.user_buckets else 0
         tokens_per_row = np.maximum(lengths * n_levels + front, 1)
-        for rows in parts_by_length(tokens_per_row, max_tokens=max_tokens, multiple=ROW_MULTIPLE):
+        multiple = ROW_MULTIPLE if targets is not None else ROW_MULTIPLE_DECODING
+        for rows in parts_by_length(tokens_per_row, max_tokens=max_tokens, multiple=multiple):
             part, n_items = recent.take(rows), self._padded_length(int(lengths[rows].max()))
             column = np.arange(n_items)
             real = column < lengths[rows, None]
@@ -416,8 +421,7 @@ class Tiger(Recommender):
         shared: ItemSets | None = None
         if candidates.allowed is not None and candidates.allowed.ndim == 1:
             shared = index.item_sets(candidates.allowed)
-        max_tokens = self.config.users_per_batch * self.semantic_ids.n_levels * min(self.config.max_items, 8)
-        for rows, batch in self.batches(histories, users, None, max_tokens):
+        for rows, batches in self.decoding_batches(histories, users):
             restriction = None
             if candidates.allowed is not None:
                 restriction = index.restrict(shared if shared else index.item_sets(candidates.allowed[rows]))
@@ -426,7 +430,28 @@ class Tiger(Recommender):
                 items = candidates.denied.values[places].astype(np.int64)
                 pairs = torch.from_numpy(denied_rows).to(device), torch.from_numpy(items).to(device)
                 restriction = (restriction or index.restrict()).deny(*pairs)
-            yield rows, Decoder(self.network, to_device(batch, device)), restriction, index
+            yield rows, Decoder(self.network, [to_device(batch, device) for batch in batches]), restriction, index
+
+    def decoding_batches(
+        self, histories: Sequences, users: IntArray | None = None
+    ) -> Iterator[tuple[IntArray, list[Batch]]]:
+        """Users that are decoded together, those of similar history length first, and what is encoded together of them.
+
+        Encoding costs what its padded tokens cost, so it is done in parts of one length; a step of decoding costs the
+        same for all users, so it is done at once.
+
+        Args:
+            histories, users: as for `batches`.
+
+        Yields:
+            (R,) rows, at most `users_per_batch`, and their batches, which hold them in this order.
+        """
+        order = np.argsort(histories.lengths, kind="stable")
+        for start in range(0, len(order), self.config.users_per_batch):
+            group = order[start : start + self.config.users_per_batch]
+            part_users = users[group] if users is not None else None
+            parts = list(self.batches(histories.take(group), part_users, None, self.training.tokens_per_part))
+            yield group[np.concatenate([rows for rows, _ in parts])], [batch for _, batch in parts]
 
     # -- saving ----------------------------------------------------------------------------------------------------
 
