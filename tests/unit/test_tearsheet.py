@@ -5,34 +5,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
 from tesserec.data.catalogue import Catalogue
-from tesserec.data.dataset import Dataset
 from tesserec.data.sequences import Sequences
-from tesserec.data.splits import leave_one_out
 from tesserec.errors import ConfigError, DataError, MissingDependencyError
 from tesserec.evaluation import TearSheet, inspect_ids
-from tesserec.functional.id_statistics import co_occurrences, nearest_neighbours
+from tesserec.functional.id_statistics import co_occurrences, nearest_neighbours, popularity_thirds
 from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers import make_tokenizer
 from tesserec.tokenizers.collisions import with_extra_level
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from toy_items import clustered
-
-NAMES = ["a", "b", "c", "d", "e", "f"]
-CATALOGUE = Catalogue(NAMES)
-#          a       b       c       d       e       f
-CODES = [[0, 0], [0, 0], [0, 1], [1, 0], [1, 0], [1, 0]]
-IDS = SemanticIds(CATALOGUE, np.array(CODES), (4, 2))
-
-
-def split_of(sequences: list[list[int]]):
-    """A split whose training parts are these sequences."""
-    events = Sequences.from_lists([[*row, 0, 0] for row in sequences])  # two more, which leave-one-out takes away
-    users = tuple(f"u{row}" for row in range(len(sequences)))
-    return leave_one_out(Dataset(pl.DataFrame({"item_id": NAMES}), users, events))
+from toy_shop import CATALOGUE, CODES, IDS, NAMES, split_of
 
 
 def test_use_of_levels_by_hand() -> None:
@@ -51,6 +36,54 @@ def test_collisions_by_hand() -> None:
     assert found.group_sizes == {2: 1, 3: 1}
     assert found.identical_text_group_sizes == {2: 1}
     assert inspect_ids(IDS).collisions.identical_text_groups is None
+
+
+def test_sharing_by_depth_by_hand() -> None:
+    first, both = inspect_ids(IDS).sharing
+    assert (first.icr, first.largest_group) == (1, 3)
+    assert (both.icr, both.largest_group) == (5 / 6, 3)
+    found = inspect_ids(IDS).collisions
+    assert found.gini == pytest.approx(2 / 9)  # groups of 1, 2 and 3: mean difference 8/9, over twice their mean
+    assert found.entropy_share == pytest.approx(-sum(n / 6 * np.log(n / 6) for n in (1, 2, 3)) / np.log(6))
+
+
+def test_test_targets_that_share_their_id_cap_what_a_model_can_reach() -> None:
+    """Item f tests, whose ID three items have; item c has one of its own."""
+    shared = inspect_ids(IDS, split=split_of([[0, 1], [1]], (0, 5))).collisions
+    assert (shared.shared_targets, shared.target_ceiling) == (1, pytest.approx(1 / 3))
+    own = inspect_ids(IDS, split=split_of([[0, 1], [1]], (0, 2))).collisions
+    assert (own.shared_targets, own.target_ceiling) == (0, 1)
+    assert inspect_ids(IDS).collisions.target_ceiling is None
+
+
+def test_thirds_are_of_events_and_keep_equal_counts_together() -> None:
+    assert popularity_thirds(np.array([1, 6, 3, 1, 3, 1, 1, 0, 1, 1])).tolist() == [2, 0, 1, 2, 1, 2, 2, 2, 2, 2]
+    assert popularity_thirds(np.array([2, 2, 2, 2])).tolist() == [1, 1, 1, 1]  # their middle is the middle
+    assert popularity_thirds(np.array([9, 1, 1])).tolist() == [1, 2, 2]  # one item with nearly all events
+    assert popularity_thirds(np.zeros(3, dtype=np.int64)).tolist() == [2, 2, 2]
+
+
+def test_popularity_by_hand() -> None:
+    """Events in training: a 3, c 2, then d, e and f 1 each; b none."""
+    found = inspect_ids(IDS, split=split_of([[0, 0, 0, 2, 2], [3, 4, 5]])).popularity
+    assert found is not None
+    assert (found.head.items, found.mid.items, found.tail.items) == (1, 1, 4)
+    assert (found.head.events, found.mid.events, found.tail.events) == (3 / 8, 2 / 8, 3 / 8)
+    assert (found.head.dist, found.mid.dist, found.tail.dist) == (1, 1, 0.5)
+    assert (found.head.icr, found.mid.icr, found.tail.icr) == (1, 0, 1)
+    assert (found.head.perplexity, found.mid.perplexity) == (1, 1)
+    assert found.tail.perplexity == pytest.approx(2 ** (0.25 * np.log2(4) + 0.75 * np.log2(4 / 3)))
+    assert found.perplexity_by_events == pytest.approx(2 ** (5 / 8 * np.log2(8 / 5) + 3 / 8 * np.log2(8 / 3)))
+    assert found.largest_share_by_events == 5 / 8
+    assert (found.mean_events, found.mean_events_of_colliding) == (8 / 6, 6 / 5)
+
+
+def test_a_third_without_items_has_no_figures() -> None:
+    sheet = inspect_ids(IDS, split=split_of([[0, 1, 2, 3, 4, 5]]))
+    assert sheet.popularity is not None
+    assert (sheet.popularity.head.items, sheet.popularity.mid.items) == (0, 6)
+    assert (sheet.popularity.head.dist, sheet.popularity.head.icr, sheet.popularity.head.perplexity) == (None,) * 3
+    assert "head" in sheet.text()
 
 
 def test_an_extra_level_is_shown_but_counts_neither_as_meaning_nor_as_uniqueness() -> None:
@@ -165,6 +198,8 @@ def test_every_sheet_can_be_drawn(tmp_path: Path) -> None:
         assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"ends in \.png"):
         inspect_ids(IDS).plot(tmp_path / "sheet.tabloid")
+    with pytest.raises(ConfigError, match="cannot be written: Not a directory"):
+        inspect_ids(IDS).plot(tmp_path / "0.png" / "sheet.png")
 
 
 def test_drawing_without_matplotlib_names_the_extra(monkeypatch, tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from tesserec.functional.id_statistics import (
     chance_agreement,
     co_occurrences,
     entropy_bits,
+    gini,
     nearest_neighbours,
+    popularity_thirds,
     prefix_groups,
 )
 from tesserec.tables import format_table
@@ -45,8 +47,17 @@ class LevelUse:
     used: int  # codewords that some item has
     entropy_bits: float
     perplexity: float  # 2 to the entropy: as many equally frequent codes would be as even
+    gini: float  # inequality of the used codes: 0 where all are equally frequent
     largest_share: float  # of the items that have the most frequent code
     extra: bool  # whether this is the level that tells colliding items apart, whose codes mean nothing
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How items share their first d codes."""
+
+    icr: float  # share of items that share them with another one
+    largest_group: int
 
 
 @dataclass(frozen=True)
@@ -60,10 +71,14 @@ class Collisions:
     uir: float  # uniquely identified: share of items that share with none, 1 - icr
     groups: int  # tuples with two items or more
     largest_group: int
+    entropy_share: float  # entropy of the code tuples / that of an ID for every item
+    gini: float  # inequality of the groups' sizes, those of one item included
     identical_text_groups: int | None  # groups whose items all have one text, which no tokenizer could tell apart
     identical_text_items: int | None  # items in those groups
     group_sizes: dict[int, int]  # items in a group -> groups
     identical_text_group_sizes: dict[int, int] | None  # the same of the groups of one text
+    shared_targets: float | None  # share of test targets that share their codes with another item
+    target_ceiling: float | None  # recall@1 of a model that always finds the target's ID: mean of 1 / items sharing it
 
 
 @dataclass(frozen=True)
@@ -79,16 +94,42 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class PopularityThird:
+    """The items that carry a third of the training events; figures are None where there is no such item."""
+
+    items: int
+    events: float  # share of the training events; a third only roughly, as items of equal counts stay together
+    dist: float | None  # distinct IDs / items, among these items alone
+    icr: float | None  # share of these items that share their codes with any other item
+    perplexity: float | None  # of the first codes of these items
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """Whether popular and rare items are named equally well; an extra level is left aside."""
+
+    head: PopularityThird  # the most popular items
+    mid: PopularityThird
+    tail: PopularityThird  # the least popular ones, those without events included
+    perplexity_by_events: float  # of the first codes, an item weighing as much as it has training events
+    largest_share_by_events: float  # of the training events that the busiest first code carries
+    mean_events: float  # training events per item
+    mean_events_of_colliding: float | None  # the same of items that share their codes; None if there are none
+
+
+@dataclass(frozen=True)
 class TearSheet:
     """See the fields' classes; parts that lack their input are None."""
 
     items: int
     levels: tuple[LevelUse, ...]
     prefixes: tuple[int, ...]  # distinct prefixes of 1, 2, ... codes
+    sharing: tuple[Sharing, ...]  # of the first 1, 2, ... codes, without an extra level
     collisions: Collisions
     unexplained: float | None  # squared reconstruction error / squared distance from the mean embedding
     neighbours: Agreement | None  # nearest items in the embedding space
     together: Agreement | None  # items that often are in the same training histories
+    popularity: Popularity | None
     code_counts: tuple[tuple[int, ...], ...]  # per level, items of each used code, falling
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,7 +138,8 @@ class TearSheet:
 
     def text(self) -> str:
         """The tear-sheet for a terminal."""
-        return "\n\n".join([self._levels_text(), self._collisions_text(), self._agreement_text()])
+        parts = [self._levels_text(), self._collisions_text(), self._agreement_text(), self._popularity_text()]
+        return "\n\n".join(part for part in parts if part)
 
     def plot(self, path: PathLike) -> None:
         """Draw the tear-sheet as four panels into a .png, .svg or .pdf file.
@@ -130,6 +172,11 @@ class TearSheet:
                 f"of these groups, {found.identical_text_groups:,} with {found.identical_text_items:,} items have one "
                 "text for all their items, which no tokenizer can tell apart"
             )
+        if found.shared_targets is not None:
+            lines.append(
+                f"test targets sharing theirs: {found.shared_targets:.4f}; a model that finds every target's ID has "
+                f"recall@1 {found.target_ceiling:.4f}"
+            )
         if self.unexplained is not None:
             lines.append(f"variance of the embeddings that the codes do not explain: {self.unexplained:.1%}")
         return "\n".join(lines)
@@ -154,6 +201,62 @@ class TearSheet:
         rows.append(["two random items", *cells, f"{found.codes_chance:.4f}"])
         return format_table(rows, align="lr")
 
+    def _popularity_text(self) -> str:
+        if self.popularity is None:
+            return ""
+        rows = [["items by training events", "items", "events", "DIST", "ICR", "perplexity of first codes"]]
+        for name in ("head", "mid", "tail"):
+            third: PopularityThird = getattr(self.popularity, name)
+            figures = (third.dist, third.icr)
+            cells = ["" if value is None else f"{value:.4f}" for value in figures]
+            perplexity = "" if third.perplexity is None else f"{third.perplexity:.1f}"
+            rows.append([name, f"{third.items:,}", f"{third.events:.0%}", *cells, perplexity])
+        found = self.popularity
+        busiest = f"the busiest carries {found.largest_share_by_events:.2%} of them"
+        lines = [
+            format_table(rows, align="lr"),
+            f"first codes weighed by training events: perplexity {found.perplexity_by_events:.1f}, {busiest}",
+        ]
+        if found.mean_events_of_colliding is not None:
+            lines.append(
+                f"training events per item: {found.mean_events:.1f}, of items that share their ID "
+                f"{found.mean_events_of_colliding:.1f}"
+            )
+        return "\n".join(lines)
+
+
+class RelatedItems:
+    """Pairs of items that should share codes, found once for all tokenizers that are judged by them."""
+
+    def __init__(self, seed: int = 0) -> None:
+        """
+        Args:
+            seed: of the items whose neighbours are looked at, and of the histories if there are very many.
+        """
+        self.seed = seed
+        self._found: dict[tuple[str, ...], Pairs] = {}
+
+    def neighbours(self, embeddings: Embeddings) -> Pairs:
+        """The nearest items of some items."""
+        key = ("neighbours", embeddings.fingerprint)
+        if key not in self._found:
+            self._found[key] = _neighbours(embeddings, self.seed)
+        return self._found[key]
+
+    def together(self, split: Split) -> Pairs:
+        """The most frequent companions of every item in the training part."""
+        key = ("together", split.name, split.dataset.fingerprint)
+        if key not in self._found:
+            self._found[key] = co_occurrences(
+                split.train, split.n_items, top=N_TOGETHER, max_pairs=MAX_PAIRS, seed=self.seed
+            )
+        return self._found[key]
+
+
+def semantic_levels(ids: SemanticIds) -> int:
+    """How many levels mean something: all but one that only tells colliding items apart."""
+    return ids.n_levels - (ids.collision_policy == "extra-level")
+
 
 def inspect_ids(
     semantic_ids: SemanticIds,
@@ -162,7 +265,7 @@ def inspect_ids(
     embeddings: Embeddings | None = None,
     tokenizer: "ItemTokenizer | None" = None,
     split: Split | None = None,
-    seed: int = 0,
+    related: RelatedItems | None = None,
 ) -> TearSheet:
     """Judge semantic IDs.
 
@@ -170,8 +273,9 @@ def inspect_ids(
         texts: N item texts, to tell collisions of identical texts from the others.
         embeddings: what the IDs were made from, to see what they keep of it.
         tokenizer: the fitted tokenizer that made them, to measure its reconstruction of `embeddings`.
-        split: to see whether items that users take together share codes; only its training part is looked at.
-        seed: of the items whose neighbours are looked at, and of the histories if there are very many.
+        split: to see whether items that users take together share codes, and how popular and rare items fare, by its
+            training part alone; and which targets of its test part share their ID.
+        related: give the same to several calls, and pairs of related items are looked for once.
 
     Raises:
         DataError: texts, embeddings or split are of another catalogue.
@@ -185,9 +289,10 @@ def inspect_ids(
         of = getattr(other, "catalogue", None) or getattr(getattr(other, "dataset", None), "catalogue", None)
         if of is not None and of.fingerprint != catalogue.fingerprint:
             raise DataError(f"The {name} and the semantic IDs are of different catalogues. Give those of one data set.")
-    extra = semantic_ids.collision_policy == "extra-level"
-    n_semantic = semantic_ids.n_levels - extra
+    related = related or RelatedItems()
+    n_semantic = semantic_levels(semantic_ids)
     groups = prefix_groups(semantic_ids.codes)  # (L, N)
+    whole = groups[n_semantic - 1]  # (N,) the group of items with all codes equal
     counts = [
         np.bincount(column, minlength=size)
         for column, size in zip(semantic_ids.codes.T, semantic_ids.codebook_sizes, strict=True)
@@ -199,12 +304,14 @@ def inspect_ids(
 
     return TearSheet(
         items=len(catalogue),
-        levels=tuple(_level_use(count, extra and level == n_semantic) for level, count in enumerate(counts)),
+        levels=tuple(_level_use(count, level == n_semantic) for level, count in enumerate(counts)),
         prefixes=tuple(int(group.max()) + 1 for group in groups),
-        collisions=_collisions(groups[n_semantic - 1], texts),
-        unexplained=_unexplained(semantic_ids, embeddings, tokenizer),
-        neighbours=agreement(_neighbours(embeddings, seed)) if embeddings is not None else None,
-        together=agreement(_together(split, seed)) if split is not None else None,
+        sharing=tuple(_sharing(group) for group in groups[:n_semantic]),
+        collisions=_collisions(whole, texts, split.test.targets if split is not None else None),
+        unexplained=unexplained(semantic_ids, embeddings, tokenizer),
+        neighbours=agreement(related.neighbours(embeddings)) if embeddings is not None else None,
+        together=agreement(related.together(split)) if split is not None else None,
+        popularity=_popularity(groups[0], whole, split.train_counts) if split is not None else None,
         code_counts=tuple(tuple(np.sort(count[count > 0])[::-1].tolist()) for count in counts),
     )
 
@@ -212,10 +319,15 @@ def inspect_ids(
 def _level_use(counts: IntArray, extra: bool) -> LevelUse:
     bits = entropy_bits(counts)
     share = float(counts.max() / counts.sum())
-    return LevelUse(len(counts), int((counts > 0).sum()), bits, float(2**bits), share, extra)
+    return LevelUse(len(counts), int((counts > 0).sum()), bits, float(2**bits), gini(counts), share, extra)
 
 
-def _collisions(group: IntArray, texts: Sequence[str] | None) -> Collisions:
+def _sharing(group: IntArray) -> Sharing:
+    sizes = np.bincount(group)
+    return Sharing(icr=float(sizes[sizes > 1].sum() / len(group)), largest_group=int(sizes.max()))
+
+
+def _collisions(group: IntArray, texts: Sequence[str] | None, targets: IntArray | None) -> Collisions:
     sizes = np.bincount(group)
     n_items, distinct, colliding = len(group), len(sizes), sizes > 1
     icr = float(sizes[colliding].sum() / n_items)
@@ -233,10 +345,14 @@ def _collisions(group: IntArray, texts: Sequence[str] | None) -> Collisions:
         uir=1 - icr,
         groups=int(colliding.sum()),
         largest_group=int(sizes.max()),
+        entropy_share=entropy_bits(sizes) / float(np.log2(n_items)) if n_items > 1 else 1.0,
+        gini=gini(sizes),
         identical_text_groups=None if identical is None else len(identical),
         identical_text_items=None if identical is None else int(sizes[identical].sum()),
         group_sizes=_histogram(sizes[colliding]),
         identical_text_group_sizes=None if identical is None else _histogram(sizes[identical]),
+        shared_targets=None if targets is None else float(colliding[group[targets]].mean()),
+        target_ceiling=None if targets is None else float((1 / sizes[group[targets]]).mean()),
     )
 
 
@@ -245,7 +361,38 @@ def _histogram(sizes: IntArray) -> dict[int, int]:
     return dict(zip(values.tolist(), frequency.tolist(), strict=True))
 
 
-def _unexplained(ids: SemanticIds, embeddings: Embeddings | None, tokenizer: "ItemTokenizer | None") -> float | None:
+def _popularity(first_code: IntArray, group: IntArray, events: IntArray) -> Popularity | None:
+    """Figures by training events (N,); None if there are none."""
+    if not events.any():
+        return None
+    colliding = np.bincount(group)[group] > 1  # (N,)
+    third_of_item = popularity_thirds(events)
+
+    def third(number: int) -> PopularityThird:
+        of_third = third_of_item == number
+        n_items = int(of_third.sum())
+        return PopularityThird(
+            items=n_items,
+            events=float(events[of_third].sum() / events.sum()),
+            dist=len(np.unique(group[of_third])) / n_items if n_items else None,
+            icr=float(colliding[of_third].mean()) if n_items else None,
+            perplexity=float(2 ** entropy_bits(np.bincount(first_code[of_third]))) if n_items else None,
+        )
+
+    traffic = np.bincount(first_code, weights=events)  # events of each first code
+    return Popularity(
+        head=third(0),
+        mid=third(1),
+        tail=third(2),
+        perplexity_by_events=float(2 ** entropy_bits(traffic)),
+        largest_share_by_events=float(traffic.max() / traffic.sum()),
+        mean_events=float(events.mean()),
+        mean_events_of_colliding=float(events[colliding].mean()) if colliding.any() else None,
+    )
+
+
+def unexplained(ids: SemanticIds, embeddings: Embeddings | None, tokenizer: "ItemTokenizer | None") -> float | None:
+    """Squared error of the tokenizer's reconstruction / squared distance of the embeddings from their mean."""
     if embeddings is None or tokenizer is None:
         return None
     x = embeddings.vectors.astype(np.float64)
@@ -258,10 +405,6 @@ def _neighbours(embeddings: Embeddings, seed: int) -> Pairs:
     with_text = np.flatnonzero(np.any(vectors != 0, axis=1))
     chosen = np.random.default_rng(seed).permutation(with_text)[:N_PROBES]
     return nearest_neighbours(vectors, chosen, min(N_NEIGHBOURS, len(vectors) - 1))
-
-
-def _together(split: Split, seed: int) -> Pairs:
-    return co_occurrences(split.train, split.n_items, top=N_TOGETHER, max_pairs=MAX_PAIRS, seed=seed)
 
 
 def _agreement(pairs: Pairs, groups: IntArray, codes: IntArray) -> Agreement:

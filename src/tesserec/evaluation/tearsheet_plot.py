@@ -5,37 +5,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tesserec.errors import ConfigError, MissingDependencyError
+from tesserec.evaluation.pictures import COLORS, GREY, page, write_picture
 
 if TYPE_CHECKING:
     from tesserec.evaluation.tearsheet import TearSheet
 
-COLORS = ("#1b6ca8", "#e07b39", "#3a9d5d", "#8e5ea2", "#b5483a", "#6b7280")
-GREY = "#9aa1a9"
 MANY_LEVELS = 8  # above this, levels are drawn in one colour and named once
 GROUP_BINS = ((2, 2), (3, 3), (4, 5), (6, 10), (11, 20), (21, 50), (51, 10**9))
 
 
 def draw(sheet: "TearSheet", path: Path) -> None:
     """Write the picture; the suffix of `path` decides the format."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependencyError("matplotlib", extra="plot", purpose="Drawing a tear-sheet") from None
-    figure = Figure(figsize=(12, 8.5), layout="constrained")
-    (use, prefixes), (collisions, agreement) = figure.subplots(2, 2)
-    for axes in (use, prefixes, collisions, agreement):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=9)
+    figure, (use, prefixes, collisions, agreement) = page(2, 2, size=(12, 8.5))
     _draw_use(sheet, use)
     _draw_prefixes(sheet, prefixes)
     _draw_collisions(sheet, collisions)
     _draw_agreement(sheet, agreement)
     figure.suptitle(f"Semantic IDs of {sheet.items:,} items, {len(sheet.levels)} levels", fontsize=14, weight="bold")
-    try:
-        figure.savefig(path, dpi=130)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}. Use a name that ends in .png, .svg or .pdf.") from None
+    write_picture(figure, path)
 
 
 def _draw_use(sheet: "TearSheet", axes: Any) -> None:
