@@ -1,10 +1,13 @@
 """How well each tokenizer names the items of a catalogue, and what fitting costs.
 
     python benchmarks/tokenizer_quality.py ../shared/data/scientific --encoder minilm
+    python benchmarks/tokenizer_quality.py ../shared/data/scientific --encoder minilm --seeds 2 \\
+        --only rkmeans rqvae opq --plot docs/images/comparison.png
 
 Every row is one tokenizer with its defaults, or with the settings named; figures are those of the tear-sheet
 (docs/tokenizers.md), means over the seeds with the spread of the distinct IDs. Processor seconds are summed over
 threads: on a machine that does nothing else, wall time is about as long with one thread and shorter with more.
+With `--plot` all tear-sheets are compared, seed by seed: as tables, and as the picture of docs/tokenizers.md.
 """
 
 import argparse
@@ -16,7 +19,7 @@ import numpy as np
 
 import machine
 from tesserec.data import leave_one_out, prepare
-from tesserec.evaluation import inspect_ids
+from tesserec.evaluation import Subject, compare_ids
 from tesserec.tables import format_table
 from tesserec.text import TextConfig, encode_items
 from tesserec.text.templates import render
@@ -42,6 +45,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="lsa", help="lsa or minilm")
     parser.add_argument("--cache", type=Path, help="where to keep a network's vectors")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--plot", type=Path, help="compare the tear-sheets, and draw them into this file")
     parser.add_argument("--only", nargs="*", default=list(CASES), help="rows, by their names")
     arguments = parser.parse_args()
 
@@ -54,17 +58,19 @@ def main() -> None:
     print(f"{machine.describe()}\n{len(texts):,} items, {len(set(texts)):,} texts, {arguments.encoder}")
     rows = [["", "distinct", "ICR", "largest", "used", "perplexity", "unexplained", "neighbours", "together",
              "wall s", "processor s"]]  # fmt: skip
+    subjects: dict[str, Subject] = {}
     for name in arguments.only:
         method, settings = CASES[name]
-        sheets, wall, processor = [], [], []
+        wall, processor = [], []
         for seed in range(arguments.seeds):
             tokenizer = make_tokenizer(method, {**settings, "seed": seed})
             started, busy = time.perf_counter(), time.process_time()
             tokenizer.fit(embeddings)
             wall.append(time.perf_counter() - started)
             processor.append(time.process_time() - busy)
-            ids = tokenizer.encode(embeddings)
-            sheets.append(inspect_ids(ids, texts=texts, embeddings=embeddings, tokenizer=tokenizer, split=split))
+            subjects[f"{name}, seed {seed}"] = Subject(tokenizer.encode(embeddings), texts, embeddings, tokenizer)
+        of_name = {str(seed): subjects[f"{name}, seed {seed}"] for seed in range(arguments.seeds)}
+        sheets = list(compare_ids(of_name, split=split).sheets.values())
         levels = [[level for level in sheet.levels if not level.extra] for sheet in sheets]
         distinct = [sheet.collisions.distinct for sheet in sheets]
         rows.append([
@@ -81,6 +87,10 @@ def main() -> None:
             f"{np.mean(processor):.0f}",
         ])  # fmt: skip
         print(format_table(rows, align="lr") if name == arguments.only[-1] else f"... {name}", flush=True)
+    if arguments.plot is not None:
+        comparison = compare_ids(subjects, split=split)
+        print(f"\n{comparison.text()}")
+        comparison.plot(arguments.plot)
 
 
 if __name__ == "__main__":

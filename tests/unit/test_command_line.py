@@ -1,6 +1,7 @@
 """The command line: what it says of bad input, what it prints, and that it starts light."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from tesserec.cli.main import app
 from tesserec.data import Dataset, SyntheticConfig, synthetic_catalogue
+from tesserec.tokenizers.semantic_ids import SemanticIds
 
 HEAVY = ("torch", "polars", "faiss", "sklearn", "transformers", "matplotlib", "accelerate", "numpy", "pyarrow")
 
@@ -224,6 +226,97 @@ def test_inspect_reads_runs_artefacts_and_files_of_other_projects(data, tmp_path
     refused(tesserec("inspect", tmp_path / "none.npy", "--data", data), "none.npy")
     (tmp_path / "index.json").write_text(json.dumps({item_ids[0]: ["<a_1>", "<b_1>"]}))
     refused(tesserec("inspect", tmp_path / "index.json", "--data", data), "no code for")
+
+
+@pytest.fixture(scope="module")
+def coded(data, tmp_path_factory) -> Path:
+    """A folder with codes of the shop's items in two files, and two artefacts that differ in their seed alone."""
+    folder = tmp_path_factory.mktemp("coded")
+    catalogue = Dataset.load(data).catalogue
+    for seed in (0, 1):
+        codes = np.random.default_rng(seed).integers(8, size=(len(catalogue), 2))
+        np.save(folder / f"codes-{seed}.npy", codes)
+        config = {"method": "random", "seed": seed}
+        (folder / str(seed)).mkdir()
+        SemanticIds(catalogue, codes, (8, 8), config=config).save(folder / str(seed) / "semantic-ids")
+    np.save(folder / "vectors.npy", np.random.default_rng(0).normal(size=(len(catalogue), 4)))
+    return folder
+
+
+def test_inspect_compares_any_number_of_sources(data, coded):
+    files = (coded / "codes-0.npy", f"mine={coded / 'codes-1.npy'}")
+    plot = coded / "comparison.png"
+    sources = (*files, coded / "0" / "semantic-ids", coded / "1" / "semantic-ids")
+    options = ("--data", data, "--embeddings", coded / "vectors.npy", "--plot", plot)
+    found = json.loads(tesserec("inspect", *sources, *options, "--json").stdout)
+    assert list(found["sheets"]) == ["codes-0.npy", "mine", "0/semantic-ids", "1/semantic-ids"]
+    assert found["families"] == [["0/semantic-ids", "1/semantic-ids"]]
+    assert found["sheets"]["mine"] == found["sheets"]["1/semantic-ids"]
+    assert found["sheets"]["mine"]["neighbours"]["pairs"]
+    assert len(found["stability"]) == 1
+    assert plot.stat().st_size > 1000
+    text = tesserec("inspect", *files, "--data", data, "--stability").stdout
+    assert "codes-0.npy and mine" in text
+
+
+def test_inspect_of_one_named_source_is_its_tear_sheet(data, coded):
+    single = tesserec("inspect", f"mine={coded / 'codes-0.npy'}", "--data", data).stdout
+    assert single == tesserec("inspect", coded / "codes-0.npy", "--data", data).stdout
+    assert single.startswith("50 items\nlevel")
+
+
+def test_a_run_lends_its_data_set_to_files_that_are_compared_with_it(data, coded, popularity, tmp_path):
+    settings = ("--set", "tokenizer=file", "--set", f"tokenizer.path={coded / 'codes-0.npy'}", *TIGER[:2], *TIGER[6:])
+    assert tesserec("run", "tiger", "--data", data, "--out", tmp_path / "run", *settings).exit_code == 0
+    found = json.loads(tesserec("inspect", coded / "codes-0.npy", tmp_path / "run", "--json").stdout)["sheets"]
+    assert found["run"] == found["codes-0.npy"]
+    refused(tesserec("inspect", popularity, tmp_path / "run"), "has no semantic-ids")
+
+
+def test_inspect_refuses_sources_that_do_not_belong_together_and_names_them(data, coded, tmp_path):
+    other = tmp_path / "other"
+    synthetic_catalogue(SyntheticConfig(n_users=60, n_items=60)).save(other)
+    runs = {}
+    for name, folder in (("here", data), ("there", other)):
+        n_items = len(Dataset.load(folder).catalogue)
+        np.save(tmp_path / f"{name}.npy", np.arange(n_items)[:, None] % 8)
+        settings = (
+            "--set",
+            "tokenizer=file",
+            "--set",
+            f"tokenizer.path={tmp_path / f'{name}.npy'}",
+            *TIGER[:2],
+            *TIGER[6:],
+        )
+        runs[name] = tmp_path / name
+        assert tesserec("run", "tiger", "--data", folder, "--out", runs[name], *settings).exit_code == 0
+    refused(tesserec("inspect", *runs.values()), "The data set of here", "that of there", "do not belong together")
+    artefact = coded / "0" / "semantic-ids"
+    refused(tesserec("inspect", runs["there"], artefact), "there and semantic-ids are of different catalogues")
+    refused(tesserec("inspect", runs["there"] / "semantic-ids", f"a={artefact}"), "semantic-ids and a are of different")
+    refused(tesserec("inspect", tmp_path / "there.npy", artefact, "--data", data), "there.npy has 60 rows for 50 items")
+    shutil.copytree(runs["here"], tmp_path / "later")
+    about = json.loads((tmp_path / "later" / "run.json").read_text())
+    about["recipe"]["split"] = {"method": "by-time", "validation_from": 1, "test_from": 2}
+    (tmp_path / "later" / "run.json").write_text(json.dumps(about))
+    refused(tesserec("inspect", runs["here"], tmp_path / "later"), "here and later split their data differently")
+
+
+def test_inspect_refuses_sources_and_pictures_that_are_unusable(data, coded, tmp_path):
+    codes, of_data = coded / "codes-0.npy", ("--data", data)
+    refused(tesserec("inspect", codes, f"a={coded / 'codes-1.npy'}"), "codes-0.npy holds codes but no items", "--data")
+    refused(
+        tesserec("inspect", codes, f"a={tmp_path / 'none.npy'}", *of_data), "There is no file or folder", "none.npy"
+    )
+    refused(tesserec("inspect", f"a={codes}", f"a={coded / 'codes-1.npy'}", *of_data), "Two sources are called 'a'")
+    refused(tesserec("inspect", codes, codes, *of_data), "Two sources are called")
+    (tmp_path / "codes.csv").write_text("1,2")
+    refused(tesserec("inspect", codes, tmp_path / "codes.csv", *of_data), "codes.csv", ".npy, not .csv")
+    refused(tesserec("inspect", codes, coded, *of_data), "manifest.json")
+    refused(tesserec("inspect", codes, data, *of_data), "'dataset'", "'semantic-ids'")
+    refused(tesserec("inspect", codes, *of_data, "--embeddings", tmp_path / "none.npy"), "none.npy", "embeddings")
+    refused(tesserec("inspect", codes, *of_data, "--plot", tmp_path / "sheet.tabloid"), "ends in .png")
+    refused(tesserec("inspect", codes, *of_data, "--plot", tmp_path / "none" / "sheet.png"), "cannot be written")
 
 
 def test_ranking_options_of_generative_models_are_refused_for_others(popularity):

@@ -9,21 +9,34 @@ from tesserec.cli.output import Json, show
 
 
 def inspect(
-    source: Annotated[
-        Path, typer.Argument(help="A run, a semantic-ids artefact, a LETTER index JSON, or codes in .npy.")
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs, semantic-ids artefacts, LETTER index JSON, or codes in .npy; NAME=PATH names one. Several are "
+            "compared."
+        ),
     ],
     data: Annotated[Path | None, typer.Option(help="The data set that the IDs belong to; a run knows its own.")] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(help="Look for nearest items in these embeddings: an artefact, or rows in .npy or .parquet."),
+    ] = None,
     uncoded: Annotated[
         Literal["refuse", "reserve"],
         typer.Option(help="Items without a code in a file: an error, or one code for them."),
     ] = "refuse",
-    plot: Annotated[Path | None, typer.Option(help="Also draw the tear-sheet into this .png or .pdf file.")] = None,
+    stability: Annotated[
+        bool,
+        typer.Option("--stability", help="Compare every pair, not only those that differ in nothing but the seed."),
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Also draw it into this .png, .svg or .pdf file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """The tear-sheet of a tokenizer: how its codes are used, which items share an ID, what the codes preserve."""
-    from tesserec.pipeline.inspection import inspect
+    """The tear-sheet of tokenizers: how codes are used, which items share an ID, what the codes preserve."""
+    from tesserec.pipeline.inspection import inspect_many
 
-    sheet = inspect(source, data=data, uncoded=uncoded)
+    found = inspect_many(sources, data=data, embeddings=embeddings, uncoded=uncoded, every_pair=stability)
+    result = found if len(found.sheets) > 1 else next(iter(found.sheets.values()))
     if plot is not None:
-        sheet.plot(plot)
-    show(sheet.to_dict(), sheet.text(), as_json=as_json)
+        result.plot(plot)
+    show(result.to_dict(), result.text(), as_json=as_json)

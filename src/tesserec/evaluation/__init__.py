@@ -1,7 +1,21 @@
-"""Full ranking, reports with their protocol, and the tear-sheet of a tokenizer."""
+"""Full ranking, reports with their protocol, and the tear-sheets of tokenizers."""
 
+from tesserec.evaluation.comparison import Comparison, Subject, compare_ids
 from tesserec.evaluation.evaluate import CUTOFFS, evaluate
 from tesserec.evaluation.report import Report, side_by_side
+from tesserec.evaluation.stability import Stability, stability
 from tesserec.evaluation.tearsheet import TearSheet, inspect_ids
 
-__all__ = ["CUTOFFS", "Report", "TearSheet", "evaluate", "inspect_ids", "side_by_side"]
+__all__ = [
+    "CUTOFFS",
+    "Comparison",
+    "Report",
+    "Stability",
+    "Subject",
+    "TearSheet",
+    "compare_ids",
+    "evaluate",
+    "inspect_ids",
+    "side_by_side",
+    "stability",
+]

@@ -7,7 +7,6 @@ from tesserec.errors import ConfigError, MissingDependencyError
 
 COLORS = ("#1b6ca8", "#e07b39", "#3a9d5d", "#8e5ea2", "#b5483a", "#6b7280", "#c4a000", "#2a9d9d", "#d16ba5", "#5b4a3a")
 GREY = "#9aa1a9"
-DPI = 130
 
 
 def page(rows: int, columns: int, *, size: tuple[float, float]) -> tuple[Any, list[Any]]:
@@ -31,14 +30,14 @@ def page(rows: int, columns: int, *, size: tuple[float, float]) -> tuple[Any, li
     return figure, panels
 
 
-def write_picture(figure: Any, path: Path) -> None:
+def write_picture(figure: Any, path: Path, *, dpi: int = 130) -> None:
     """Write the figure; the suffix of `path` decides the format.
 
     Raises:
         ConfigError: the suffix names no format of pictures, or the file cannot be written.
     """
     try:
-        figure.savefig(path, dpi=DPI)
+        figure.savefig(path, dpi=dpi)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}. Use a name that ends in .png, .svg or .pdf.") from None
     except OSError as error:

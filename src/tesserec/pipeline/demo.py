@@ -10,7 +10,7 @@ from tesserec.artifacts import MANIFEST
 from tesserec.config import to_dict
 from tesserec.data import SyntheticConfig, synthetic_catalogue
 from tesserec.evaluation import Report, TearSheet, side_by_side
-from tesserec.pipeline.inspection import inspect_run
+from tesserec.pipeline.inspection import inspect
 from tesserec.pipeline.recipe import load_recipe
 from tesserec.pipeline.run import Run, run, titles
 from tesserec.progress import SILENT, Progress
@@ -83,7 +83,7 @@ def run_demo(out: PathLike, *, progress: Progress = SILENT) -> Demo:
         progress.say(f"-- {name}")
         runs[name] = run(load_recipe(name, settings), folder / "data", folder / name, progress=progress)
     reports = {name: finished.report for name, finished in runs.items()}
-    return Demo(reports, inspect_run(runs["tiger"]), _examples(runs["tiger"]))
+    return Demo(reports, inspect(runs["tiger"].folder), _examples(runs["tiger"]))
 
 
 def _examples(finished: Run) -> list[dict[str, Any]]:
