@@ -151,7 +151,8 @@ class ItemGraph(ScoringRecommender):
             rows, index = listed.positions()
             rank = index - listed.starts[rows]
             place = rank // n_in_block * BLOCK_PLACES + first_place + rank % n_in_block
-            np.maximum.at(scores, (users[rows], listed.values[index]), (n_places - place).astype(np.float32))
+            at = users[rows], listed.values[index]  # each pair once, as a ring lists an item once
+            scores[at] = np.maximum(scores[at], (n_places - place).astype(np.float32))
         return scores
 
     def _write(self, folder: Path) -> None:
