@@ -11,7 +11,8 @@ from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split, leave_one_out
 from tesserec.errors import ArtifactError, ConfigError, DataError
 from tesserec.networks.causal import pack
-from tesserec.recommenders.sasrec import NextItem, SASRec, SASRecConfig, SASRecNetwork, next_items
+from tesserec.recommenders.next_item import next_items
+from tesserec.recommenders.sasrec import NextItem, SASRec, SASRecConfig, SASRecNetwork
 from tesserec.training.config import TrainingConfig
 from tesserec.training.seeds import seeded
 

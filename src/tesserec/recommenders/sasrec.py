@@ -21,9 +21,8 @@ Tokens of all sequences lie in one row, without padding; only attention sees the
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,20 +30,20 @@ from tesserec.artifacts import fingerprint_json
 from tesserec.config import build, to_dict
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
-from tesserec.errors import ConfigError, DataError
+from tesserec.errors import ConfigError
 from tesserec.functional.dropout import Dropout
 from tesserec.functional.losses import binary_cross_entropy, other_items, sampled_softmax, softmax_cross_entropy
-from tesserec.networks.causal import Block, Packed, pack
+from tesserec.networks.causal import Block, Packed
 from tesserec.progress import Progress
 from tesserec.recommenders.base import ScoringRecommender
+from tesserec.recommenders.next_item import NextItemSteps, Part, last_states
 from tesserec.recommenders.validation import validation_metric
-from tesserec.training.batching import parts_by_length, windows
 from tesserec.training.config import TrainingConfig
 from tesserec.training.devices import resolve_device
-from tesserec.training.loop import Step, TrainingLog, train
+from tesserec.training.loop import TrainingLog, train
 from tesserec.training.saving import read_network, write_network
 from tesserec.training.seeds import seeded
-from tesserec.types import FloatArray, IntArray
+from tesserec.types import FloatArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +66,6 @@ class SASRecConfig:
             raise ConfigError(f"width {self.width} cannot be shared by {self.n_heads} heads. Use a multiple.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}. Use 0 or more, and less than 1.")
-
-
-PLACES_PER_PART = 16384  # of the attention table when scoring; training has its own bound
-PART_OVERHEAD = 1024  # what a further part costs, in places of the attention table: layers on tokens know no padding
 
 
 # -- network -----------------------------------------------------------------------------------------------------------
@@ -103,34 +98,12 @@ class SASRecNetwork(nn.Module):
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
-class Part(NamedTuple):
-    """Inputs of some sequences and, for each of their n tokens, the item that comes next."""
-
-    inputs: Packed
-    targets: Tensor  # (n,)
-
-
-class NextItem:
+class NextItem(NextItemSteps):
     """Objective: every item of a sequence predicts the one after it; a batch is a random set of sequences."""
 
     def __init__(self, sequences: Sequences, config: SASRecConfig, training: TrainingConfig) -> None:
-        self.sequences = windows(sequences, config.max_length)
-        self.config, self.training = config, training
-        if not len(self.sequences):
-            raise DataError("No user of the training part has two events, so there is no next item to learn from.")
-
-    def n_steps(self, epoch: int) -> int:
-        return -(-len(self.sequences) // self.training.batch_size)
-
-    def steps(self, epoch: int) -> "EpochSteps":
-        order = np.random.default_rng((self.training.seed, epoch)).permutation(len(self.sequences))
-        return EpochSteps(self, order)
-
-    def step(self, rows: IntArray) -> Step:
-        batch = self.sequences.take(rows)
-        n_inputs = batch.lengths - 1
-        parts = parts_by_length(n_inputs, max_tokens=self.training.tokens_per_part, overhead=PART_OVERHEAD)
-        return Step([next_items(batch.take(part)) for part in parts], int(n_inputs.sum()))
+        super().__init__(sequences, config.max_length, training)
+        self.config = config
 
     def loss(self, model: nn.Module, part: Part, device: torch.device) -> Tensor:
         targets = part.targets.to(device)
@@ -142,25 +115,6 @@ class NextItem:
             return binary_cross_entropy(states, vectors, targets, other_items(targets, len(vectors)))
         negatives = torch.randint(len(vectors), (self.config.n_negatives,), device=device)
         return sampled_softmax(states, vectors, targets, negatives)
-
-
-@dataclass(frozen=True)
-class EpochSteps:
-    """The steps of one epoch, made when they are asked for."""
-
-    objective: NextItem
-    order: IntArray  # of the sequences
-
-    def __getitem__(self, index: int, /) -> Step:
-        size = self.objective.training.batch_size
-        return self.objective.step(self.order[index * size : (index + 1) * size])
-
-
-def next_items(sequences: Sequences) -> Part:
-    """Inputs are all items but the last, targets all but the first."""
-    inputs = Sequences(sequences.values, sequences.starts, sequences.stops - 1)
-    _, index = inputs.positions()
-    return Part(pack(inputs), torch.from_numpy(np.asarray(sequences.values[index + 1], dtype=np.int64)))
 
 
 # -- recommender -------------------------------------------------------------------------------------------------------
@@ -214,17 +168,10 @@ class SASRec(ScoringRecommender):
 
     @torch.inference_mode()
     def score(self, histories: Sequences) -> FloatArray:
-        network = self._fitted_network
-        device = network.items.weight.device
-        recent = histories.last(self.config.max_length)
-        states = torch.zeros(len(recent), self.config.width, device=device)  # of an empty history: all items tie
-        filled = np.flatnonzero(recent.lengths)
-        for part in parts_by_length(recent.lengths[filled], max_tokens=PLACES_PER_PART, overhead=PART_OVERHEAD):
-            rows = filled[part]
-            every, _ = network(pack(recent.take(rows)).to(device))
-            last = np.cumsum(recent.lengths[rows]) - 1
-            states[torch.from_numpy(rows).to(device)] = every[torch.from_numpy(last).to(device)]
-        scores: FloatArray = (states @ network.items.weight.T).cpu().numpy()
+        network, recent = self._fitted_network, histories.last(self.config.max_length)
+        vectors = network.items.weight
+        states = last_states(recent, lambda packed: network(packed)[0], width=self.config.width, device=vectors.device)
+        scores: FloatArray = (states @ vectors.T).cpu().numpy()
         return scores
 
     @property

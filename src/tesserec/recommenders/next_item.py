@@ -1,0 +1,97 @@
+"""What causal next-item models share: one pass trains all positions of a sequence, and its last state answers.
+
+Tokens of all sequences lie in one row, without padding (tesserec.networks.causal).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tesserec.data.sequences import Sequences
+from tesserec.errors import DataError
+from tesserec.networks.causal import Packed, pack
+from tesserec.training.batching import parts_by_length, windows
+from tesserec.training.config import TrainingConfig
+from tesserec.training.loop import Step
+from tesserec.types import IntArray
+
+PLACES_PER_PART = 16384  # of the attention table when scoring; training has its own bound
+PART_OVERHEAD = 1024  # what a further part costs, in places of the attention table: layers on tokens know no padding
+
+
+class Part(NamedTuple):
+    """Inputs of some sequences and, for each of their n tokens, the item that comes next."""
+
+    inputs: Packed
+    targets: Tensor  # (n,)
+
+    def to(self, device: torch.device) -> "Part":
+        return Part(self.inputs.to(device), self.targets.to(device))
+
+
+def next_items(sequences: Sequences) -> Part:
+    """Inputs are all items but the last, targets all but the first."""
+    inputs = Sequences(sequences.values, sequences.starts, sequences.stops - 1)
+    _, index = inputs.positions()
+    return Part(pack(inputs), torch.from_numpy(np.asarray(sequences.values[index + 1], dtype=np.int64)))
+
+
+class NextItemSteps:
+    """The steps of an objective in which every item of a sequence predicts the one after it.
+
+    A batch is a random set of sequences; longer ones are cut into windows that predict every item once.
+    """
+
+    def __init__(self, sequences: Sequences, max_length: int, training: TrainingConfig) -> None:
+        self.sequences = windows(sequences, max_length)
+        self.training = training
+        if not len(self.sequences):
+            raise DataError("No user of the training part has two events, so there is no next item to learn from.")
+
+    def n_steps(self, epoch: int) -> int:
+        return -(-len(self.sequences) // self.training.batch_size)
+
+    def steps(self, epoch: int) -> "EpochSteps":
+        order = np.random.default_rng((self.training.seed, epoch)).permutation(len(self.sequences))
+        return EpochSteps(self, order)
+
+    def step(self, rows: IntArray) -> Step:
+        """A step on these sequences, in parts of similar length."""
+        batch = self.sequences.take(rows)
+        n_inputs = batch.lengths - 1
+        parts = parts_by_length(n_inputs, max_tokens=self.training.tokens_per_part, overhead=PART_OVERHEAD)
+        return Step([next_items(batch.take(part)) for part in parts], int(n_inputs.sum()))
+
+
+@dataclass(frozen=True)
+class EpochSteps:
+    """The steps of one epoch, made when they are asked for."""
+
+    objective: NextItemSteps
+    order: IntArray  # of the sequences
+
+    def __getitem__(self, index: int, /) -> Step:
+        size = self.objective.training.batch_size
+        return self.objective.step(self.order[index * size : (index + 1) * size])
+
+
+def last_states(
+    histories: Sequences, states_of: Callable[[Packed], Tensor], *, width: int, device: torch.device
+) -> Tensor:
+    """(M, D) the state after the last item of each of M histories; zeros for an empty one, so that all items tie.
+
+    Args:
+        states_of: the states (P, D) after each token of packed sequences.
+    """
+    states = torch.zeros(len(histories), width, device=device)
+    filled = np.flatnonzero(histories.lengths)
+    for part in parts_by_length(histories.lengths[filled], max_tokens=PLACES_PER_PART, overhead=PART_OVERHEAD):
+        rows = filled[part]
+        every = states_of(pack(histories.take(rows)).to(device))
+        last = np.cumsum(histories.lengths[rows]) - 1
+        states[torch.from_numpy(rows).to(device)] = every[torch.from_numpy(last).to(device)]
+    return states
