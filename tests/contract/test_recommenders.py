@@ -14,6 +14,7 @@ from tesserec.data.splits import Split, leave_one_out
 from tesserec.errors import ArtifactError, ConfigError, DataError
 from tesserec.recommenders import RECOMMENDERS, load_recommender, make_recommender, recommender_class
 from tesserec.recommenders.base import Recommender
+from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.training.config import TrainingConfig
 
@@ -23,6 +24,7 @@ TRAINING = TrainingConfig(device="cpu", precision="fp32", epochs=2, batch_size=3
 SETTINGS = {  # small networks; other methods as they are
     "sasrec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8},
     "tiger": {"width": 16, "ff_width": 32, "n_layers": 1, "n_heads": 2, "head_width": 8, "beam_width": 24},
+    "unified": {"codebook_size": 4, "latent_width": 12, "id_width": 4, "hidden": (16,), "n_layers": 1, "max_length": 8},
 }
 HISTORIES = [["item-1", "item-2"], ["item-5"], [f"item-{row}" for row in range(15)], ["item-9", "item-3", "item-9"]]
 
@@ -44,10 +46,18 @@ def semantic_ids(split) -> SemanticIds:
     return SemanticIds(split.dataset.catalogue, np.stack([rows % 4, rows // 4], axis=1), (4, 6))
 
 
+@pytest.fixture(scope="module")
+def embeddings(split) -> Embeddings:
+    return Embeddings(split.dataset.catalogue, np.random.default_rng(0).normal(size=(N_ITEMS, 6)).astype(np.float32))
+
+
+def made(method: str, semantic_ids: SemanticIds, embeddings: Embeddings) -> Recommender:
+    return make_recommender(method, SETTINGS.get(method), TRAINING, semantic_ids, embeddings)
+
+
 @pytest.fixture(scope="module", params=RECOMMENDERS)
-def fitted(request, split, semantic_ids) -> Recommender:
-    recommender = make_recommender(request.param, SETTINGS.get(request.param), TRAINING, semantic_ids)
-    return recommender.fit(split)
+def fitted(request, split, semantic_ids, embeddings) -> Recommender:
+    return made(request.param, semantic_ids, embeddings).fit(split)
 
 
 def test_the_registry_names_classes_by_their_method():
@@ -72,6 +82,11 @@ def test_an_unknown_method_or_setting_names_the_nearest():
 def test_a_method_over_semantic_ids_asks_for_them():
     with pytest.raises(ConfigError, match=r"tiger recommends by semantic IDs. Add a tokenizer"):
         make_recommender("tiger")
+
+
+def test_a_method_over_embeddings_asks_for_them():
+    with pytest.raises(ConfigError, match=r"unified reads item embeddings. Encode the items' texts"):
+        make_recommender("unified")
 
 
 def test_a_reload_recommends_and_ranks_the_same(fitted, split, tmp_path):
@@ -169,6 +184,6 @@ def test_questions_that_make_no_sense_are_errors(fitted, question, error, messag
 
 
 @pytest.mark.parametrize("method", RECOMMENDERS)
-def test_an_unfitted_recommender_says_so(method, semantic_ids):
+def test_an_unfitted_recommender_says_so(method, semantic_ids, embeddings):
     with pytest.raises(ConfigError, match="has not been fitted"):
-        make_recommender(method, SETTINGS.get(method), TRAINING, semantic_ids).recommend([["item-1"]])
+        made(method, semantic_ids, embeddings).recommend([["item-1"]])

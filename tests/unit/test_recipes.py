@@ -11,7 +11,7 @@ from tesserec.pipeline.recipe import SplitConfig
 
 def test_every_packaged_recipe_has_a_one_line_summary_and_valid_settings():
     found = packaged_recipes()
-    assert {"popularity", "item-graph", "sasrec", "tiger", "tiger-paper"} <= set(found)
+    assert {"popularity", "item-graph", "sasrec", "tiger", "tiger-paper", "unified", "unified-paper"} <= set(found)
     for name, summary in found.items():
         assert 0 < len(summary) <= 100
         assert "\n" not in summary
@@ -72,6 +72,14 @@ def test_wrong_settings_are_named_with_the_nearest_right_one(settings, message):
 def test_a_setting_that_the_method_has_no_use_for_is_refused():
     with pytest.raises(ConfigError, match="popularity has no use for training"):
         load_recipe("popularity", ["training.epochs=3"])
+
+
+def test_a_method_over_embeddings_has_texts_and_no_tokenizer():
+    recipe = load_recipe("unified", ["text.width=32"])
+    assert recipe.text is not None
+    assert (recipe.text.width, recipe.tokenizer) == (32, None)
+    with pytest.raises(ConfigError, match="unified has no use for tokenizer"):
+        load_recipe("unified", ["tokenizer=rkmeans"])
 
 
 def test_unknown_recipes_are_refused_with_the_nearest_name(tmp_path: Path):

@@ -8,6 +8,7 @@ import pytest
 from tesserec.data import SyntheticConfig, synthetic_catalogue
 from tesserec.errors import ArtifactError
 from tesserec.pipeline import Run, load_recipe, run
+from tesserec.pipeline.inspection import inspect
 from tesserec.progress import Silent
 
 
@@ -114,3 +115,33 @@ def test_networks_vectors_are_kept_for_other_runs(monkeypatch, tmp_path):
     monkeypatch.delenv("TESSEREC_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "tesserec"
+
+
+UNIFIED = (
+    "text.width=16", "recommender.codebook_size=8", "recommender.hidden=16", "recommender.latent_width=12",
+    "recommender.id_width=4", "recommender.n_layers=1", "training.max_steps=3", "training.precision=fp32",
+)  # fmt: skip
+TIGER = (
+    "tokenizer=file", "recommender.width=16", "recommender.ff_width=16", "recommender.n_layers=1",
+    "recommender.n_heads=1", "recommender.head_width=8", "recommender.beam_width=5", "training.max_steps=1",
+    "training.precision=fp32",
+)  # fmt: skip
+
+
+def test_ids_learned_with_a_recommender_are_inspected_and_read_by_others(data, tmp_path):
+    spoken = Spoken()
+    first = run(load_recipe("unified", UNIFIED), data, tmp_path / "unified")
+    run(load_recipe("unified", UNIFIED), data, tmp_path / "unified", progress=spoken)
+    assert spoken.cached() == ["embeddings", "recommender", "semantic-ids", "report"]
+    assert inspect(tmp_path / "unified").collisions.distinct == len(first.semantic_ids.group_sizes)
+    for source in (tmp_path / "unified", tmp_path / "unified" / "semantic-ids"):
+        other = run(load_recipe("tiger", (*TIGER, f"tokenizer.path={source}")), data, tmp_path / "tiger")
+        assert other.semantic_ids.fingerprint == first.semantic_ids.fingerprint
+    go(data, tmp_path / "popularity")
+    with pytest.raises(ArtifactError, match="has no semantic-ids: its recipe makes none"):
+        run(load_recipe("tiger", (*TIGER, f"tokenizer.path={tmp_path / 'popularity'}")), data, tmp_path / "tiger")
+
+
+def test_an_ablation_without_codes_makes_no_ids(data, tmp_path):
+    finished = run(load_recipe("unified", (*UNIFIED, "recommender.token=id")), data, tmp_path / "run")
+    assert not finished.has("semantic-ids")

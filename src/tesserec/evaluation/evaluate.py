@@ -133,6 +133,7 @@ def protocol_card(
         "model": {
             "config": config,
             "parameters": recommender.n_parameters,
+            "sizes": recommender.sizes,
             "sources": recommender.sources,
             "ranking": recommender.ranking,
             "selected_by": f"validation {training['metric']}" if training else "nothing was selected",

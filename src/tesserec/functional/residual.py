@@ -82,6 +82,7 @@ class Quantized:
     latent: Tensor  # (B, D) value: the sum of the codewords; gradient: passed on to the input unchanged
     codebook_errors: Tensor  # (L, B, D) sg(r_l) - e_l, whose squares move the codewords
     commitment_errors: Tensor  # (L, B, D) r_l - sg(e_l), whose squares move the encoder; of length 1 both for cosine
+    residuals: Tensor  # (L, B, D) r_l as compared, without gradient: what moving averages of codewords are made of
 
 
 NextResidual = Callable[[Tensor, Tensor], Tensor]  # (r_l, e_l), both (B, D) -> r_{l+1}
@@ -129,4 +130,4 @@ def quantize_for_training(
         residual = next_residual(residual, codeword)
     r, e = torch.stack(residuals), torch.stack(codewords)  # (L, B, D) both
     latent = z + (e.sum(dim=0) - z).detach()
-    return Quantized(torch.stack(codes, dim=1), latent, r.detach() - e, r - e.detach())
+    return Quantized(torch.stack(codes, dim=1), latent, r.detach() - e, r - e.detach(), r.detach())

@@ -55,13 +55,13 @@ class SplitConfig:
 class FileIds:
     """`tokenizer.method = "file"`: semantic IDs that another project made, instead of a tokenizer of ours."""
 
-    path: str = ""  # a LETTER index (.json) or codes (.npy), see tesserec.tokenizers.imports
+    path: str = ""  # a LETTER index (.json), codes (.npy), saved semantic IDs or a run that has some
     uncoded: Literal["refuse", "reserve"] = "refuse"  # items without a code: an error, or one code of their own
 
     def __post_init__(self) -> None:
         if not self.path:
             raise ConfigError(
-                "tokenizer.method is 'file' but tokenizer.path is not set. Set it to the file of the IDs."
+                "tokenizer.method is 'file' but tokenizer.path is not set. Set it to the file, or run, of the IDs."
             )
 
 
@@ -230,7 +230,7 @@ def _resolve(values: Mapping[str, Any], name: str) -> Recipe:
         name=name,
         summary=values.get("summary", ""),
         split=section(SplitConfig, "split"),
-        text=section(TextConfig, "text") if is_fitted else None,
+        text=section(TextConfig, "text") if is_fitted or method.needs_embeddings else None,
         tokenizer=tokenizer,
         recommender=recommender,
         training=section(TrainingConfig, "training") if method.is_trained else None,

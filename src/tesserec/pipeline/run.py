@@ -1,9 +1,9 @@
 """A run: the stages of a recipe on a data set, each saved, none repeated while its inputs and settings stay the same.
 
     RUN/run.json         the complete recipe, the data set, and for every finished stage its key and fingerprint
-    RUN/embeddings       item texts as vectors                     (where a tokenizer is fitted)
-    RUN/tokenizer        the fitted tokenizer                      (the same)
-    RUN/semantic-ids     one row of codes per item                 (where the recommender needs them)
+    RUN/embeddings       item texts as vectors                     (where a tokenizer or the recommender reads them)
+    RUN/tokenizer        the fitted tokenizer                      (where there is one)
+    RUN/semantic-ids     one row of codes per item                 (where the recommender needs or learns them)
     RUN/recommender      the trained recommender
     RUN/report           its evaluation
     RUN/checkpoints      of a training that is under way
@@ -21,7 +21,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tesserec.artifacts import fingerprint_bytes, fingerprint_folder, fingerprint_json, read_manifest, write_json
+from tesserec.artifacts import (
+    MANIFEST,
+    fingerprint_bytes,
+    fingerprint_folder,
+    fingerprint_json,
+    read_manifest,
+    write_json,
+)
 from tesserec.config import build, to_dict
 from tesserec.data.dataset import Dataset
 from tesserec.data.splits import Split
@@ -30,7 +37,7 @@ from tesserec.errors import ArtifactError
 from tesserec.evaluation import Report, evaluate
 from tesserec.pipeline.recipe import Choice, FileIds, Recipe, SplitConfig
 from tesserec.progress import SILENT, Progress
-from tesserec.recommenders import load_recommender, make_recommender
+from tesserec.recommenders import load_recommender, make_recommender, recommender_class
 from tesserec.text import TextConfig, encode_items
 from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers import load_tokenizer, make_tokenizer
@@ -153,17 +160,25 @@ def run(recipe: Recipe, dataset_folder: PathLike, out: PathLike, *, progress: Pr
     dataset = Dataset.load(data)
     split = recipe.split.split(dataset)
     stages = _Stages.begin(Path(out), recipe, data, progress)
-    semantic_ids = None
+    semantic_ids, embeddings = None, None
     if recipe.tokenizer is not None and isinstance(recipe.tokenizer.config, FileIds):
         semantic_ids = _read_ids(recipe.tokenizer.config, dataset, stages)
     elif recipe.tokenizer is not None and recipe.text is not None:
         semantic_ids = _make_ids(recipe.text, recipe.tokenizer, dataset, stages)
+    elif recipe.text is not None:
+        _embed(recipe.text, dataset, stages)
+        embeddings = Embeddings.load(stages.folder / "embeddings")
     inputs = [stages.data_fingerprint, to_dict(recipe.split), semantic_ids.fingerprint if semantic_ids else None]
+    inputs += [embeddings.fingerprint] if embeddings else []
 
     def train(folder: Path, checkpoints: Path) -> None:
         method, settings = recipe.recommender.method, to_dict(recipe.recommender.config)
-        recommender = make_recommender(method, settings, recipe.training, semantic_ids=semantic_ids)
+        recommender = make_recommender(method, settings, recipe.training, semantic_ids, embeddings)
         recommender.fit(split, checkpoints=checkpoints, progress=progress).save(folder)
+
+    def name_items(folder: Path, _: Path) -> None:
+        learner: Any = load_recommender(stages.folder / "recommender")  # has semantic_ids, as makes_semantic_ids says
+        learner.semantic_ids.save(folder)
 
     def report(folder: Path, _: Path) -> None:
         recommender = load_recommender(stages.folder / "recommender")
@@ -171,28 +186,39 @@ def run(recipe: Recipe, dataset_folder: PathLike, out: PathLike, *, progress: Pr
 
     training = to_dict(recipe.training) if recipe.training else None
     trained = stages.make("recommender", [inputs, recipe.recommender.to_dict(), training], train)
+    if recommender_class(recipe.recommender.method).makes_semantic_ids(recipe.recommender.config):
+        stages.make("semantic-ids", [trained], name_items)
     stages.make("report", [inputs, trained, to_dict(recipe.evaluation)], report)
     stages.finish()
     return Run.open(stages.folder)
 
 
 def _read_ids(config: FileIds, dataset: Dataset, stages: "_Stages") -> SemanticIds:
-    """The one stage of semantic IDs that come from a file."""
+    """The one stage of semantic IDs that come from a file, an artefact or another run."""
+    source = Path(config.path)
+    if (source / RUN).exists():
+        source = Run.open(source)._made("semantic-ids")
 
     def read(folder: Path, _: Path) -> None:
-        read_semantic_ids(config.path, dataset.catalogue, uncoded=config.uncoded).save(folder)
+        read_semantic_ids(source, dataset.catalogue, uncoded=config.uncoded).save(folder)
 
-    stages.make("semantic-ids", [stages.data_fingerprint, to_dict(config), _content(config.path)], read)
+    stages.make("semantic-ids", [stages.data_fingerprint, to_dict(config), _content(source)], read)
     return SemanticIds.load(stages.folder / "semantic-ids")
+
+
+def _embed(text: TextConfig, dataset: Dataset, stages: "_Stages") -> str:
+    """The stage of item texts as vectors; returns its fingerprint."""
+
+    def embed(folder: Path, _: Path) -> None:
+        cache = cache_folder() / "embeddings"
+        encode_items(dataset.items, dataset.catalogue, text, cache=cache, progress=stages.progress).save(folder)
+
+    return stages.make("embeddings", [stages.data_fingerprint, to_dict(text), _content(text.model or "")], embed)
 
 
 def _make_ids(text: TextConfig, tokenizer: Choice, dataset: Dataset, stages: "_Stages") -> SemanticIds:
     """The three stages from item texts to semantic IDs."""
     progress = stages.progress
-
-    def embed(folder: Path, _: Path) -> None:
-        cache = cache_folder() / "embeddings"
-        encode_items(dataset.items, dataset.catalogue, text, cache=cache, progress=progress).save(folder)
 
     def fit(folder: Path, _: Path) -> None:
         unfitted = make_tokenizer(tokenizer.method, to_dict(tokenizer.config))
@@ -202,15 +228,16 @@ def _make_ids(text: TextConfig, tokenizer: Choice, dataset: Dataset, stages: "_S
         fitted = load_tokenizer(stages.folder / "tokenizer")
         fitted.encode(Embeddings.load(stages.folder / "embeddings")).save(folder)
 
-    inputs = [stages.data_fingerprint, to_dict(text), _content(text.model or "")]
-    embedded = stages.make("embeddings", inputs, embed)
+    embedded = _embed(text, dataset, stages)
     fitted = stages.make("tokenizer", [embedded, tokenizer.to_dict()], fit)
     stages.make("semantic-ids", [embedded, fitted], encode)
     return SemanticIds.load(stages.folder / "semantic-ids")
 
 
-def _content(path: str) -> str | None:
-    """Fingerprint of a file that a setting names; None if it names no file."""
+def _content(path: PathLike) -> str | None:
+    """Fingerprint of a file or an artefact that a setting names; None if it names neither."""
+    if (Path(path) / MANIFEST).is_file():
+        return read_manifest(path).fingerprint
     return fingerprint_bytes(Path(path).read_bytes()) if Path(path).is_file() else None
 
 

@@ -13,6 +13,7 @@ from tesserec.errors import ConfigError
 
 if TYPE_CHECKING:
     from tesserec.recommenders.base import Recommender
+    from tesserec.text.embeddings import Embeddings
     from tesserec.tokenizers.semantic_ids import SemanticIds
     from tesserec.training.config import TrainingConfig
     from tesserec.types import PathLike
@@ -22,6 +23,7 @@ RECOMMENDERS = {
     "item-graph": "tesserec.recommenders.item_graph:ItemGraph",
     "sasrec": "tesserec.recommenders.sasrec:SASRec",
     "tiger": "tesserec.recommenders.tiger:Tiger",
+    "unified": "tesserec.recommenders.unified:Unified",
 }
 
 
@@ -41,6 +43,7 @@ def make_recommender(
     settings: Mapping[str, Any] | None = None,
     training: "TrainingConfig | None" = None,
     semantic_ids: "SemanticIds | None" = None,
+    embeddings: "Embeddings | None" = None,
 ) -> "Recommender":
     """An unfitted recommender from plain settings, as recipes hold them.
 
@@ -49,9 +52,10 @@ def make_recommender(
         settings: fields of the method's `config_class`; those left out keep their default.
         training: for methods that are trained; None: `TrainingConfig()`.
         semantic_ids: for methods that recommend by semantic IDs.
+        embeddings: for methods that read the items' text embeddings.
 
     Raises:
-        ConfigError: an unknown method or setting, or semantic IDs are missing.
+        ConfigError: an unknown method or setting, or semantic IDs or embeddings are missing.
     """
     from tesserec.training.config import TrainingConfig
 
@@ -64,6 +68,10 @@ def make_recommender(
         if semantic_ids is None:
             raise ConfigError(f"{method} recommends by semantic IDs. Add a tokenizer, or pass semantic_ids.")
         needed["semantic_ids"] = semantic_ids
+    if found.needs_embeddings:
+        if embeddings is None:
+            raise ConfigError(f"{method} reads item embeddings. Encode the items' texts, or pass embeddings.")
+        needed["embeddings"] = embeddings
     made: Recommender = found(**needed)
     return made
 

@@ -86,12 +86,14 @@ class Recommender(ABC):
         config_class: the frozen dataclass of its settings.
         is_trained: whether the constructor takes `training: TrainingConfig`.
         needs_semantic_ids: whether it takes `semantic_ids: SemanticIds`.
+        needs_embeddings: whether it takes `embeddings: Embeddings`.
     """
 
     method: ClassVar[str]
     config_class: ClassVar[type[Any]]
     is_trained: ClassVar[bool] = False
     needs_semantic_ids: ClassVar[bool] = False
+    needs_embeddings: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -136,6 +138,16 @@ class Recommender(ABC):
     def n_parameters(self) -> int:
         """Trained numbers; 0 for methods without any."""
         return 0
+
+    @property
+    def sizes(self) -> dict[str, float]:
+        """What else a method has to say about its size, for the protocol card."""
+        return {}
+
+    @classmethod
+    def makes_semantic_ids(cls, config: Any) -> bool:
+        """Whether one of this configuration learns IDs of its own: once fitted it has the property `semantic_ids`."""
+        return False
 
     # -- answering -------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tesserec.artifacts import require_same
 from tesserec.data.catalogue import Catalogue
 from tesserec.errors import ConfigError, DataError
 from tesserec.tokenizers.semantic_ids import SemanticIds
@@ -27,16 +28,23 @@ def read_semantic_ids(
     """Codes of a catalogue's items from another project's file. Items that share all codes go on sharing them.
 
     Args:
-        path: `.json`, a LETTER or LC-Rec index, item id -> ["<a_183>", "<b_70>", ...] (further items are ignored); or
-            `.npy`, whole numbers (N, L) with rows in catalogue order, -1 for an item without a code.
+        path: a folder of saved semantic IDs of the very same catalogue, which come back as they are; `.json`, a LETTER
+            or LC-Rec index, item id -> ["<a_183>", "<b_70>", ...] (further items are ignored); or `.npy`, whole
+            numbers (N, L) with rows in catalogue order, -1 for an item without a code.
         codebook_sizes: L sizes. None: the next power of two above the level's largest code, as neither
             format states them.
         uncoded: items without a code are refused, or get a code of their own, added to every level, which they share.
 
     Raises:
         DataError: the file is missing, damaged or of another shape, or it has no code for some items.
+        ArtifactError: the folder holds no semantic IDs, damaged ones, or those of other items.
     """
     file = Path(path)
+    if file.is_dir():
+        ids = SemanticIds.load(file)
+        require_same(f"{file}", ids.catalogue.fingerprint, "the catalogue", catalogue.fingerprint,
+                     remedy="Make the semantic IDs from this data set.")  # fmt: skip
+        return ids
     if not file.is_file():
         raise DataError(f"There is no file {file}. Check the path of the semantic IDs.")
     if file.suffix == ".json":

@@ -1,0 +1,673 @@
+"""Unified semantic and ID representation: an item is the codes of its text, shared with others, and a few own numbers.
+
+An encoder maps the item's text embedding to a latent; the latent is quantised level by level, and the sum of its
+codewords, joined with a small ID embedding, is the item's vector. A causal transformer reads the vectors of a history,
+scores are inner products with the very same vectors, and quantiser and recommender are trained together.
+
+Paper: Lin et al. 2025, Unified Semantic and ID Representation Learning for Deep Recommenders (arXiv 2502.16474).
+
+Differences from the paper (its public code where the paper is silent), each with its reason:
+
+- The loss is cross-entropy over all items; one negative per target (`loss="bce"`) is the paper's.
+- No place is padding. In the public code about nine in ten vectors that initialise, move and replace codewords, and
+  that the losses of the quantiser average over, are the padding row's.
+- Every item counts once per step in the losses and moving averages of the quantiser, and codewords move once per step,
+  not once each for history, target and negative.
+- Straight-through passes the gradient of z to the encoder unchanged, whatever the distances. For "mixed" and
+  "euclidean" the public code computes that very gradient; for "cosine" it projects the residual's direction out,
+  so that a comparison of the distances there compares gradients, too.
+- The residual that enters the next level is h minus codewords without gradient, at the last level as well.
+- Codebooks start from k-means over the whole catalogue, and the encoder's last layer is scaled so that latents start
+  with the length `latent_length`. A cosine level subtracts a codeword of length 1 whatever is left over: where latents
+  start much shorter, the second code follows from the first.
+- Text embeddings are standardised, and the reconstruction error is relative to their variance.
+- Blocks are SASRec's of this library (pre-norm, width 72 throughout, feed-forward 4 times as wide); positions
+  count from the start of the window.
+- All squared errors are summed over dimensions. The public code averages the commitment over 64 of them: its weight
+  of 1 is 1/64 here.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tesserec.artifacts import fingerprint_json, read_manifest
+from tesserec.config import build, to_dict
+from tesserec.data.catalogue import Catalogue
+from tesserec.data.sequences import Sequences
+from tesserec.data.splits import Split
+from tesserec.errors import ConfigError, DataError
+from tesserec.functional.dropout import Dropout
+from tesserec.functional.kmeans import kmeans
+from tesserec.functional.losses import binary_cross_entropy, other_items, sampled_softmax, softmax_cross_entropy
+from tesserec.functional.residual import (
+    Distance,
+    Quantized,
+    compared_by,
+    nearest,
+    paper_residual,
+    quantize_for_training,
+    residual_quantize,
+    unit_rows,
+)
+from tesserec.networks.causal import Block, Packed
+from tesserec.progress import Progress
+from tesserec.recommenders.base import ScoringRecommender
+from tesserec.recommenders.next_item import NextItemSteps, Part, last_states
+from tesserec.recommenders.validation import validation_metric
+from tesserec.text.embeddings import Embeddings
+from tesserec.tokenizers.collisions import with_extra_level
+from tesserec.tokenizers.semantic_ids import SemanticIds
+from tesserec.training.config import TrainingConfig
+from tesserec.training.devices import resolve_device
+from tesserec.training.loop import Step, TrainingLog, train
+from tesserec.training.saving import read_network, write_network
+from tesserec.training.seeds import seeded
+from tesserec.types import FloatArray, IntArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnifiedConfig:
+    """The item's representation, the network over it, and their losses."""
+
+    token: Literal["unified", "semantic", "id"] = "unified"  # both parts of an item's vector, or one alone (ablation)
+    distance: Literal["mixed", "cosine", "euclidean"] = "mixed"  # "mixed": cosine, but Euclidean in the last level
+    n_levels: int = 3  # codes per item
+    codebook_size: int = 256  # codewords per level
+    latent_width: int = 64  # of the semantic part
+    id_width: int = 8  # of the ID embedding
+    hidden: tuple[int, ...] = (512, 256)  # widths of the encoder's inner layers; the decoder mirrors them
+    latent_length: float = 2.0  # mean length of the latents at the start
+    standardize: bool = True  # every dimension of the text embeddings
+    codebooks: Literal["ema", "gradient"] = "ema"  # what moves codewords: a moving average of residuals, or AdamW
+    decay: float = 0.8  # of the moving averages, per step
+    dead_below: float = 0.5  # codewords with fewer items per step (moving average) are moved onto a random residual
+    loss: Literal["softmax", "sampled-softmax", "bce"] = "softmax"
+    n_negatives: int = 256  # of sampled-softmax, shared by the targets of a step
+    reconstruction: float = 1.0  # weight of the decoder's error, relative to the variance of the text embeddings
+    commitment: float = 0.25  # weight of the squared distances of residuals from their codewords
+    n_layers: int = 2
+    n_heads: int = 2
+    dropout: float = 0.5
+    max_length: int = 50  # latest items of a history that are looked at
+    collisions: Literal["share", "extra-level"] = "share"  # of the exported IDs: items with equal codes
+    extra_level_size: int = 256  # codewords of the extra level
+
+    def __post_init__(self) -> None:
+        for name in ("n_levels", "latent_width", "id_width", "n_negatives", "n_layers", "n_heads", "max_length"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}. Use 1 or more.")
+        for name in ("reconstruction", "commitment", "dead_below"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}. Use 0 or more.")
+        if self.codebook_size < 2:
+            raise ConfigError(f"codebook_size is {self.codebook_size}. Use 2 codewords or more.")
+        if self.latent_length <= 0:
+            raise ConfigError(f"latent_length is {self.latent_length}. Use a length above 0.")
+        for name in ("dropout", "decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}. Use 0 or more, and less than 1.")
+        if self.width % self.n_heads:
+            raise ConfigError(
+                f"An item's vector of {self.width} numbers (token = {self.token!r}) cannot be shared by {self.n_heads} "
+                "heads. Change latent_width or id_width to make it a multiple."
+            )
+
+    @property
+    def width(self) -> int:
+        """Of an item's vector, and of the transformer."""
+        widths = {"semantic": self.latent_width, "id": self.id_width, "unified": self.latent_width + self.id_width}
+        return widths[self.token]
+
+    @property
+    def distances(self) -> tuple[Distance, ...]:
+        """Of each level."""
+        last: Distance = "cosine" if self.distance == "cosine" else "euclidean"
+        others: Distance = "euclidean" if self.distance == "euclidean" else "cosine"
+        return (others,) * (self.n_levels - 1) + (last,)
+
+
+# -- size --------------------------------------------------------------------------------------------------------------
+
+PLAIN_WIDTH = 64  # of the table of item embeddings that the paper compares with
+
+
+@dataclass(frozen=True)
+class SizeReport:
+    """How many numbers stand for the items, against a plain table of item embeddings."""
+
+    id_table: int  # N x id_width
+    codebooks: int  # L x K x latent_width
+    plain_table: int  # N x PLAIN_WIDTH, what a model over item ids has instead
+    encoder_and_decoder: int  # trained, too; recommending known items needs neither
+    text_table: int  # N x D, frozen; read in training, and not saved with the model
+    codes: int  # N x L whole numbers, which a saved model has in place of the texts
+
+    @property
+    def reduction(self) -> float:
+        """As the paper counts: 1 - (ID table + codebooks) / plain table. Negative: more than the plain table."""
+        return 1 - (self.id_table + self.codebooks) / self.plain_table
+
+    @property
+    def reduction_of_trained(self) -> float:
+        """The same with encoder and decoder, which are trained as well."""
+        return 1 - (self.id_table + self.codebooks + self.encoder_and_decoder) / self.plain_table
+
+    def to_dict(self) -> dict[str, float]:
+        return {**vars(self), "reduction": self.reduction, "reduction_of_trained": self.reduction_of_trained}
+
+
+def size_report(config: UnifiedConfig, *, n_items: int, text_width: int) -> SizeReport:
+    """Sizes of a model of this configuration over N items with texts D wide."""
+    has_codes, has_ids = config.token != "id", config.token != "semantic"
+    widths = (text_width, *config.hidden, config.latent_width)
+    one_way = sum(width * following for width, following in pairwise(widths))
+    biases = sum(widths[1:]) + sum(widths[:-1])  # of the encoder's layers and of the decoder's
+    return SizeReport(
+        id_table=n_items * config.id_width * has_ids,
+        codebooks=config.n_levels * config.codebook_size * config.latent_width * has_codes,
+        plain_table=n_items * PLAIN_WIDTH,
+        encoder_and_decoder=(2 * one_way + biases) * has_codes,
+        text_table=n_items * text_width * has_codes,
+        codes=n_items * config.n_levels * has_codes,
+    )
+
+
+# -- quantiser ---------------------------------------------------------------------------------------------------------
+
+ROWS_AT_A_TIME = 16_384  # when a whole catalogue is encoded
+EMPTY = 1e-6  # items per step (moving average) below which a codeword stays where it is
+
+
+def ema_update(
+    sums: Tensor, counts: Tensor, residuals: Tensor, codes: Tensor, *, decay: float
+) -> tuple[Tensor, Tensor]:
+    """Moving averages of what a level's codewords are chosen for; their ratio is the codeword.
+
+        m_k = decay m_k + (1 - decay) sum of the residuals of code k
+        n_k = decay n_k + (1 - decay) number of them
+
+    Args:
+        sums: (K, d) m.
+        counts: (K,) n.
+        residuals: (U, d).
+        codes: (U,) int64.
+
+    Source: van den Oord et al. 2017 (VQ-VAE, arXiv 1711.00937), appendix A.1.
+    """
+    total = torch.zeros_like(sums).index_add_(0, codes, residuals)
+    number = torch.bincount(codes, minlength=len(counts)).to(counts.dtype)
+    return torch.lerp(total, sums, decay), torch.lerp(number, counts, decay)
+
+
+def mlp(widths: Sequence[int]) -> nn.Sequential:
+    """Linear layers without bias at the start, ReLU between them, none after the last."""
+    layers = list[nn.Module]()
+    for width, following in pairwise(widths):
+        linear = nn.Linear(width, following)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class Quantizer(nn.Module):
+    """Text embedding -> latent -> sum of codewords -> text embedding; with all state of the codebooks.
+
+    Codewords of a cosine level have length 1 when they are added up, whatever the table holds.
+    """
+
+    mean: Tensor  # (D,) of the text embeddings
+    std: Tensor  # (D,)
+    power: Tensor  # () mean squared length of the standardised text embeddings
+    codebooks: Tensor  # (L, K, d); a buffer, or with codebooks = "gradient" a parameter
+    counts: Tensor  # (L, K) items of each codeword per step, moving average
+    sums: Tensor  # (L, K, d) their residuals, moving average
+
+    def __init__(self, text_width: int, config: UnifiedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.zeros(text_width))
+        self.register_buffer("std", torch.ones(text_width))
+        self.register_buffer("power", torch.ones(()))
+        widths = (text_width, *config.hidden, config.latent_width)
+        self.encoder, self.decoder = mlp(widths), mlp(widths[::-1])
+        shape = (config.n_levels, config.codebook_size, config.latent_width)
+        self.register_buffer("counts", torch.ones(shape[:2]))
+        self.register_buffer("sums", torch.zeros(shape))
+        if config.codebooks == "gradient":
+            self.codebooks = nn.Parameter(torch.zeros(shape))
+        else:
+            self.register_buffer("codebooks", torch.zeros(shape))
+
+    def standardized(self, text: Tensor) -> Tensor:
+        """(U, D) -> (U, D)."""
+        return (text - self.mean) / self.std
+
+    def forward(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantised latents (U, d) with the gradient of the latents, and the quantiser's loss, a mean over items.
+
+            loss = w_r |x - D(z)|^2 / E|x|^2  +  w_c sum_l |r_l - sg(e_l)|^2   (+ sum_l |sg(r_l) - e_l|^2)
+
+        The term in brackets is there where codebooks have a gradient. In training mode codewords move afterwards.
+        """
+        config = self.config
+        x = self.standardized(text)  # (U, D)
+        h = self.encoder(x)  # (U, d)
+        with torch.autocast(h.device.type, enabled=False):
+            tables = self.codebooks.clone()  # gradients belong to them as they are now
+            quantized = quantize_for_training(h.float(), list(tables), paper_residual, distances=config.distances)
+        loss = config.commitment * quantized.commitment_errors.square().sum(dim=(0, 2)).mean()
+        if config.codebooks == "gradient":
+            loss = loss + quantized.codebook_errors.square().sum(dim=(0, 2)).mean()
+        if config.reconstruction:
+            error = x - self.decoder(quantized.latent).float()
+            loss = loss + config.reconstruction * error.square().sum(dim=1).mean() / self.power
+        if self.training:
+            self.move_codewords(quantized)
+        return quantized.latent, loss
+
+    @torch.no_grad()
+    def move_codewords(self, quantized: Quantized) -> None:
+        """To the moving average of their residuals; those without items onto a random residual of their level."""
+        config = self.config
+        for level, distance in enumerate(config.distances):
+            residuals, codes, codebook = quantized.residuals[level], quantized.codes[:, level], self.codebooks[level]
+            sums, counts = ema_update(self.sums[level], self.counts[level], residuals, codes, decay=config.decay)
+            if config.codebooks == "ema":
+                mean = sums / counts[:, None].clamp_min(EMPTY)
+                mean = unit_rows(mean) if distance == "cosine" else mean
+                codebook = torch.where(counts[:, None] > EMPTY, mean, codebook)
+            dead = counts < config.dead_below  # (K,)
+            drawn = residuals[torch.randint(len(residuals), dead.shape, device=residuals.device)]  # (K, d)
+            self.codebooks[level] = torch.where(dead[:, None], drawn, codebook)
+            self.counts[level] = torch.where(dead, 2 * config.dead_below, counts)  # some steps to find items
+            self.sums[level] = torch.where(dead[:, None], drawn * self.counts[level][:, None], sums)
+
+    @torch.no_grad()
+    def begin(self, text: Tensor, seed: int) -> None:
+        """Statistics of the texts (N, D), the scale of the latents, and codebooks by k-means, level by level."""
+        config = self.config
+        if config.standardize:
+            self.mean, std = text.mean(dim=0), text.std(dim=0, correction=0)
+            self.std = torch.where(std > 1e-6, std, 1.0)  # a dimension that is the same for all items says nothing
+        x = self.standardized(text)
+        self.power = x.square().sum(dim=1).mean().clamp_min(torch.finfo(x.dtype).tiny)
+        length = torch.linalg.vector_norm(self.encoder(x), dim=1).mean()
+        if length > 0:
+            self.encoder[-1].weight *= config.latent_length / length  # biases are zero
+        residual = self.encoder(x)  # (N, d)
+        for level, distance in enumerate(config.distances):
+            compared, _ = compared_by(distance, residual, self.codebooks[level])
+            table = kmeans(compared.numpy(), config.codebook_size, n_iterations=25, n_restarts=1, seed=seed + level)
+            codebook = unit_rows(torch.from_numpy(table)) if distance == "cosine" else torch.from_numpy(table)
+            codes = nearest(compared, codebook)
+            self.codebooks[level] = codebook
+            self.counts[level] = torch.bincount(codes, minlength=len(codebook)).clamp_min(1)
+            self.sums[level] = codebook * self.counts[level][:, None]
+            residual = residual - codebook[codes]
+
+    @property
+    def tables(self) -> list[Tensor]:
+        """L tables (K, d) of the codewords as they are added up."""
+        return [
+            compared_by(distance, table, table)[1] for distance, table in zip(self.config.distances, self.codebooks)
+        ]
+
+    @torch.no_grad()
+    def codes(self, vectors: FloatArray) -> IntArray:
+        """(N, L) codes of text embeddings (N, D), in double precision, so that they do not depend on the batch."""
+        device = torch.device("cpu") if self.mean.device.type == "mps" else self.mean.device
+        exact = copy.deepcopy(self).to(device=device, dtype=torch.float64)
+        parts = list[IntArray]()
+        for start in range(0, len(vectors), ROWS_AT_A_TIME):
+            text = torch.from_numpy(vectors[start : start + ROWS_AT_A_TIME].astype(np.float64)).to(device)
+            latents = exact.encoder(exact.standardized(text))
+            codes, _ = residual_quantize(latents, list(exact.codebooks), distances=self.config.distances)
+            parts.append(codes.cpu().numpy())
+        return np.concatenate(parts)
+
+
+# -- network -----------------------------------------------------------------------------------------------------------
+
+
+class Output(NamedTuple):
+    """What a training step needs."""
+
+    states: Tensor  # (n, D) after each token
+    vectors: Tensor  # (U, D) of the items asked for
+    loss: Tensor  # () of the quantiser, a mean over these items
+
+
+class UnifiedNetwork(nn.Module):
+    """Item vectors s_i = [z_i ; e_i], and histories of them -> a state after each item."""
+
+    def __init__(self, n_items: int, text_width: int, config: UnifiedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.quantizer = Quantizer(text_width, config) if config.token != "id" else None
+        self.ids = nn.Embedding(n_items, config.id_width) if config.token != "semantic" else None
+        self.positions = nn.Embedding(config.max_length, config.width)
+        self.input_norm = nn.LayerNorm(config.width)
+        self.dropout = Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config.width, config.n_heads, config.dropout) for _ in range(config.n_layers))
+        self.norm = nn.LayerNorm(config.width)
+        for part in (self.ids, self.positions, self.blocks):
+            for parameter in part.parameters() if part is not None else ():
+                if parameter.ndim > 1:
+                    nn.init.normal_(parameter, std=0.02)
+
+    def forward(self, parts: Sequence[Part], items: Tensor, text: Tensor | None) -> Output:
+        """States of all parts, one after the other.
+
+        Args:
+            items: (U,) rows of the items whose vectors are needed, ascending, those of `parts` among them: their
+                vectors are computed once, however often they occur.
+            text: (U, D) their text embeddings; None with token = "id".
+        """
+        vectors, loss = list[Tensor](), self.norm.weight.new_zeros(())
+        if self.quantizer is not None:
+            assert text is not None
+            latents, loss = self.quantizer(text)
+            vectors.append(latents)
+        if self.ids is not None:
+            vectors.append(self.ids(items))
+        s = torch.cat(vectors, dim=1)  # (U, D)
+        places = [torch.searchsorted(items, part.inputs.items) for part in parts]
+        states = [
+            self.states(part.inputs, F.embedding(place, s))[: len(part.targets)] for part, place in zip(parts, places)
+        ]
+        return Output(torch.cat(states), s, loss)
+
+    def states(self, packed: Packed, vectors: Tensor) -> Tensor:
+        """(P, D) after each token, from the vectors (P, D) of the tokens."""
+        x = self.dropout(self.input_norm(vectors + self.positions(packed.slots % packed.shape[1])))
+        for block in self.blocks:
+            x = block(x, packed.slots, packed.shape)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def item_vectors(self, codes: IntArray) -> Tensor:
+        """(N, D) of all items, from their codes (N, L)."""
+        device, vectors = self.norm.weight.device, list[Tensor]()
+        if self.quantizer is not None:
+            columns = torch.from_numpy(codes).to(device).T
+            vectors.append(torch.stack([e[code] for e, code in zip(self.quantizer.tables, columns)]).sum(dim=0))
+        if self.ids is not None:
+            vectors.append(self.ids.weight)
+        return torch.cat(vectors, dim=1)
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+class NextItem(NextItemSteps):
+    """Objective: every item of a sequence predicts the next one, and codewords stay close to what they stand for."""
+
+    def __init__(
+        self, sequences: Sequences, text: Tensor | None, n_items: int, config: UnifiedConfig, training: TrainingConfig
+    ) -> None:
+        super().__init__(sequences, config.max_length, training)
+        self.text, self.n_items, self.config = text, n_items, config
+
+    def step(self, rows: IntArray) -> Step:
+        """All in one part, as item vectors are computed, and codewords moved, once per step."""
+        step = super().step(rows)
+        return Step([step.parts], step.n_targets)
+
+    def loss(self, model: nn.Module, parts: Sequence[Part], device: torch.device) -> Tensor:
+        parts = [part.to(device) for part in parts]
+        targets = torch.cat([part.targets for part in parts])  # (n,)
+        negatives = self.negatives(targets)
+        if negatives is None:
+            items = torch.arange(self.n_items, device=device)
+        else:
+            histories = [part.inputs.items[: len(part.targets)] for part in parts]
+            items = torch.unique(torch.cat([*histories, targets, negatives]))
+        states, vectors, quantizer_loss = model(parts, items, self.text_of(items))
+        places = torch.searchsorted(items, targets)
+        if negatives is None:
+            loss = softmax_cross_entropy(states, vectors, places)
+        else:
+            against = sampled_softmax if self.config.loss == "sampled-softmax" else binary_cross_entropy
+            loss = against(states, vectors, places, torch.searchsorted(items, negatives))
+        total: Tensor = loss + len(targets) * quantizer_loss  # the loop divides by the number of targets
+        return total
+
+    def negatives(self, targets: Tensor) -> Tensor | None:
+        """Items to score against; None: all."""
+        if self.config.loss == "softmax":
+            return None
+        if self.config.loss == "bce":
+            return other_items(targets, self.n_items)  # (n,), one each
+        return torch.randint(self.n_items, (self.config.n_negatives,), device=targets.device)  # for all
+
+    def text_of(self, items: Tensor) -> Tensor | None:
+        if self.text is None:
+            return None
+        self.text = self.text.to(items.device)
+        return self.text if len(items) == self.n_items else self.text[items]
+
+
+# -- recommender -------------------------------------------------------------------------------------------------------
+
+
+class Unified(ScoringRecommender):
+    """Next items by a causal transformer over [quantised text ; small ID embedding], trained end to end."""
+
+    method = "unified"
+    config_class = UnifiedConfig
+    is_trained = True
+    needs_embeddings = True
+
+    def __init__(
+        self,
+        embeddings: Embeddings | None,
+        config: UnifiedConfig | None = None,
+        training: TrainingConfig | None = None,
+    ) -> None:
+        """
+        Args:
+            embeddings: one vector per item of the data set; None only for a model that is loaded and not fitted again.
+
+        Raises:
+            DataError: the embeddings are of attributes, or of fewer items than a codebook has codewords.
+        """
+        super().__init__(config or UnifiedConfig())
+        self.training = training or TrainingConfig()
+        self.embeddings = embeddings
+        self.embeddings_fingerprint, self.text_width = "", 0
+        if embeddings is not None:
+            _check_shape(embeddings, self.config)
+            self.embeddings_fingerprint, self.text_width = embeddings.fingerprint, embeddings.vectors.shape[1]
+        self.network: UnifiedNetwork | None = None
+        self.log = TrainingLog()
+        self._codes: IntArray = np.zeros((0, 0), dtype=np.int64)  # (N, L) of the whole catalogue; (N, 0) with ids alone
+        self._vectors = torch.zeros(0)  # (N, D)
+
+    @property
+    def n_parameters(self) -> int:
+        """Trained numbers, codebooks included, also those that move by averaging."""
+        if self.network is None:
+            return 0
+        quantizer = self.network.quantizer
+        averaged = quantizer.codebooks.numel() if quantizer is not None and self.config.codebooks == "ema" else 0
+        return averaged + sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def sizes(self) -> dict[str, float]:
+        """Numbers that stand for the items, against a plain table of item embeddings; see `SizeReport`."""
+        return size_report(self.config, n_items=len(self.fitted_catalogue), text_width=self.text_width).to_dict()
+
+    # -- fitting -------------------------------------------------------------------------------------------------------
+
+    def _fit(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
+        config, training, embeddings = self.config, self.training, self.embeddings
+        if embeddings is None:
+            raise ConfigError(
+                "This unified recommender was loaded without the item embeddings that training reads. Make a new one: "
+                "Unified(embeddings, config, training)."
+            )
+        if embeddings.catalogue.fingerprint != split.dataset.catalogue.fingerprint:
+            raise ConfigError(
+                f"The embeddings describe {len(embeddings.catalogue)} items, the data set has {split.n_items} (or the "
+                "same in another order). Encode the items of this data set."
+            )
+        text = torch.from_numpy(np.array(embeddings.vectors, dtype=np.float32)) if config.token != "id" else None
+        objective = NextItem(split.train, text, split.n_items, config, training)
+        with seeded(training.seed):
+            network = self.network = UnifiedNetwork(split.n_items, self.text_width, config)
+        if network.quantizer is not None and text is not None:
+            network.quantizer.begin(text, training.seed)
+
+        def validate(model: nn.Module) -> float:
+            self._settle()
+            return validation_metric(
+                self, split, training.metric, n_users=training.validation_users, seed=training.seed
+            )
+
+        identity = fingerprint_json(
+            {
+                "method": self.method,
+                "config": to_dict(config),
+                "split": split.name,
+                "data": self.dataset_fingerprint,
+                "embeddings": self.embeddings_fingerprint,
+            }
+        )
+        self.log = train(
+            network,
+            objective,
+            training,
+            validate=validate,
+            checkpoints=checkpoints,
+            identity=identity,
+            progress=progress,
+        )
+        self._settle()
+
+    def _settle(self) -> None:
+        """Codes and vectors of all items by the weights as they are now."""
+        network, embeddings = self._fitted_network, self.embeddings
+        assert embeddings is not None
+        if network.quantizer is not None:
+            self._codes = network.quantizer.codes(embeddings.vectors)
+        self._vectors = network.item_vectors(self._codes)
+
+    # -- answering -----------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def score(self, histories: Sequences) -> FloatArray:
+        network, vectors = self._fitted_network, self._vectors
+        states = last_states(
+            histories.last(self.config.max_length),
+            lambda packed: network.states(packed, vectors[packed.items]),
+            width=self.config.width,
+            device=vectors.device,
+        )
+        scores: FloatArray = (states @ vectors.T).cpu().numpy()
+        return scores
+
+    @property
+    def semantic_ids(self) -> SemanticIds:
+        """The IDs of the catalogue whose codewords are in the scores, under the configured collision policy.
+
+        Raises:
+            ConfigError: not fitted, or token = "id", which has no codes.
+            DataError: more items share an ID than the extra level can name.
+        """
+        return self._ids(self.fitted_catalogue, self._codes)
+
+    def encode(self, embeddings: Embeddings) -> SemanticIds:
+        """The IDs of any items, by the trained encoder and codebooks.
+
+        Raises:
+            ConfigError: not fitted, or token = "id", which has no codes.
+            DataError: embeddings of attributes or of another width, or more colliding items than can be named.
+        """
+        if embeddings.vectors.shape[1:] != (self.text_width,):
+            raise DataError(
+                f"The embeddings have shape {embeddings.vectors.shape}, but the model was trained on one vector of "
+                f"{self.text_width} per item. Encode the items with the text settings of the training."
+            )
+        return self._ids(embeddings.catalogue, self._quantizer.codes(embeddings.vectors))
+
+    @classmethod
+    def makes_semantic_ids(cls, config: Any) -> bool:
+        return bool(config.token != "id")
+
+    def _ids(self, catalogue: Catalogue, codes: IntArray) -> SemanticIds:
+        """Codes with their codebooks, under the configured collision policy."""
+        config = self.config
+        ids = SemanticIds(
+            catalogue,
+            codes,
+            (config.codebook_size,) * config.n_levels,
+            codebooks=tuple(table.detach().cpu().numpy() for table in self._quantizer.tables),
+            config=self.full_config,
+        )
+        return with_extra_level(ids, config.extra_level_size) if config.collisions == "extra-level" else ids
+
+    @property
+    def _quantizer(self) -> Quantizer:
+        quantizer = self._fitted_network.quantizer
+        if quantizer is None:
+            raise ConfigError("This unified recommender has token = 'id' and no codes. Train one with 'unified'.")
+        return quantizer
+
+    @property
+    def _fitted_network(self) -> UnifiedNetwork:
+        if self.network is None:
+            raise ConfigError("This unified recommender has not been fitted. Call fit(split), or load a trained one.")
+        return self.network
+
+    # -- saving --------------------------------------------------------------------------------------------------------
+
+    def _extra_config(self) -> dict[str, Any]:
+        return {"training": to_dict(self.training), "text_width": self.text_width}
+
+    def _extra_sources(self) -> dict[str, str]:
+        return {"embeddings": self.embeddings_fingerprint}
+
+    @classmethod
+    def _from_manifest(cls, folder: Path, config: dict[str, Any]) -> Self:
+        recommender = cls(
+            None,
+            build(UnifiedConfig, config["recommender"], where=f"{folder}, recommender"),
+            build(TrainingConfig, config["training"], where=f"{folder}, training"),
+        )
+        recommender.text_width = config["text_width"]
+        return recommender
+
+    def _write(self, folder: Path) -> None:
+        write_network(folder, self._fitted_network, self.log)
+        np.save(folder / "codes.npy", self._codes)
+
+    def _read(self, folder: Path) -> None:
+        self.embeddings_fingerprint = read_manifest(folder).sources["embeddings"]
+        self.network = UnifiedNetwork(len(self.fitted_catalogue), self.text_width, self.config)
+        self.log = read_network(folder, self.network)
+        self.network.to(resolve_device())
+        self._codes = np.load(folder / "codes.npy")
+        self._vectors = self.network.item_vectors(self._codes)
+
+
+def _check_shape(embeddings: Embeddings, config: UnifiedConfig) -> None:
+    if embeddings.vectors.ndim != 2:
+        raise DataError(
+            f"unified takes one vector per item, not {embeddings.vectors.shape[1]} attributes of each. Encode one text "
+            "per item (text.template) instead of one per attribute."
+        )
+    n_items = len(embeddings.catalogue)
+    if config.token != "id" and n_items < config.codebook_size:
+        raise DataError(
+            f"{n_items} items cannot fill a codebook of {config.codebook_size} codewords. Set codebook_size to "
+            f"{n_items} or less (a quarter of the items or less is sensible)."
+        )
