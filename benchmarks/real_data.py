@@ -48,6 +48,7 @@ EXPERIMENTS = {
         "popularity": Experiment("popularity", seeds=(0,)),
         "item graph, untrained": Experiment("item-graph", seeds=(0,)),
         "SASRec": Experiment("sasrec", ("recommender.n_layers=3", "training.weight_decay=0.5")),
+        "Unified": Experiment("unified", MINILM),
         "TIGER, residual k-means": Experiment("tiger", (*MINILM, *CPU_TIGER, *SHORT), seeds=(0,)),
         "TIGER, RQ-VAE": Experiment("tiger", (*MINILM, "tokenizer=rqvae", *CPU_TIGER, *SHORT), (0,)),
         "TIGER, PQ": Experiment("tiger", (*MINILM, "tokenizer=pq", *CPU_TIGER, *SHORT), seeds=(0,)),

@@ -23,6 +23,10 @@ from tesserec.tables import format_table
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     "mixed": ("unified", ()),
     "cosine": ("unified", ("recommender.distance=cosine",)),
+    "cosine, straight-through per level": (
+        "unified",
+        ("recommender.distance=cosine", "recommender.straight_through=per-level"),
+    ),
     "euclidean": ("unified", ("recommender.distance=euclidean",)),
     "mixed, gradient codebooks": ("unified", ("recommender.codebooks=gradient",)),
     "semantic part alone": ("unified", ("recommender.token=semantic",)),

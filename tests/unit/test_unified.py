@@ -82,6 +82,21 @@ def test_the_quantised_latent_passes_the_gradient_on_unchanged(distance):
     assert_close(h.grad, wanted)
 
 
+def test_per_level_a_cosine_level_passes_only_what_is_tangential_to_its_residual():
+    config = replace(SMALL, distance="cosine", n_levels=1, straight_through="per-level")
+    made, x = quantizer(config).eval(), torch.from_numpy(embeddings().vectors)
+    h = made.encoder(made.standardized(x)).detach().requires_grad_()
+    made.encoder = torch.nn.Identity()
+    made.standardized = lambda _: h
+    made.decoder = torch.nn.Identity()
+    z, _ = made(x)
+    wanted = torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
+    (z * wanted).sum().backward()
+    r = h.detach() / h.detach().norm(dim=1, keepdim=True)
+    tangential = (wanted - r * (r * wanted).sum(dim=1, keepdim=True)) / h.detach().norm(dim=1, keepdim=True)
+    assert_close(h.grad, tangential)
+
+
 def test_distances_are_cosine_but_for_the_last_level_where_mixed():
     assert UnifiedConfig(distance="mixed").distances == ("cosine", "cosine", "euclidean")
     assert UnifiedConfig(distance="mixed", n_levels=1).distances == ("euclidean",)

@@ -13,9 +13,9 @@ Differences from the paper (its public code where the paper is silent), each wit
   that the losses of the quantiser average over, are the padding row's.
 - Every item counts once per step in the losses and moving averages of the quantiser, and codewords move once per step,
   not once each for history, target and negative.
-- Straight-through passes the gradient of z to the encoder unchanged, whatever the distances. For "mixed" and
-  "euclidean" the public code computes that very gradient; for "cosine" it projects the residual's direction out,
-  so that a comparison of the distances there compares gradients, too.
+- Straight-through passes the gradient of z to the encoder unchanged, whatever the distances: what the public code
+  computes for "mixed", where its levels' gradients add up to just that. `straight_through="per-level"` gives what it
+  computes for "cosine", where each level passes on what is tangential to its residual.
 - The residual that enters the next level is h minus codewords without gradient, at the last level as well.
 - Codebooks start from k-means over the whole catalogue, and the encoder's last layer is scaled so that latents start
   with the length `latent_length`. A cosine level subtracts a codeword of length 1 whatever is left over: where latents
@@ -87,6 +87,7 @@ class UnifiedConfig:
     hidden: tuple[int, ...] = (512, 256)  # widths of the encoder's inner layers; the decoder mirrors them
     latent_length: float = 2.0  # mean length of the latents at the start
     standardize: bool = True  # every dimension of the text embeddings
+    straight_through: Literal["whole", "per-level"] = "whole"  # what the latents get of the gradient, see `Quantizer`
     codebooks: Literal["ema", "gradient"] = "ema"  # what moves codewords: a moving average of residuals, or AdamW
     decay: float = 0.8  # of the moving averages, per step
     dead_below: float = 0.5  # codewords with fewer items per step (moving average) are moved onto a random residual
@@ -252,7 +253,10 @@ class Quantizer(nn.Module):
         return (text - self.mean) / self.std
 
     def forward(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantised latents (U, d) with the gradient of the latents, and the quantiser's loss, a mean over items.
+        """Quantised latents (U, d), and the quantiser's loss, a mean over items.
+
+        The latents get the gradient of their quantised values unchanged ("whole"), or summed over levels as it passes
+        through what each level compares ("per-level"): through r_l, or through r_l / |r_l| under cosine.
 
             loss = w_r |x - D(z)|^2 / E|x|^2  +  w_c sum_l |r_l - sg(e_l)|^2   (+ sum_l |sg(r_l) - e_l|^2)
 
@@ -264,15 +268,17 @@ class Quantizer(nn.Module):
         with torch.autocast(h.device.type, enabled=False):
             tables = self.codebooks.clone()  # gradients belong to them as they are now
             quantized = quantize_for_training(h.float(), list(tables), paper_residual, distances=config.distances)
-        loss = config.commitment * quantized.commitment_errors.square().sum(dim=(0, 2)).mean()
+        loss: Tensor = config.commitment * quantized.commitment_errors.square().sum(dim=(0, 2)).mean()
         if config.codebooks == "gradient":
             loss = loss + quantized.codebook_errors.square().sum(dim=(0, 2)).mean()
-        if config.reconstruction:
-            error = x - self.decoder(quantized.latent).float()
-            loss = loss + config.reconstruction * error.square().sum(dim=1).mean() / self.power
+        z = quantized.latent
+        if config.straight_through == "per-level":
+            z = z.detach() + (quantized.commitment_errors - quantized.commitment_errors.detach()).sum(dim=0)
+        error = x - self.decoder(z).float()  # (U, D)
+        loss = loss + config.reconstruction * error.square().sum(dim=1).mean() / self.power
         if self.training:
             self.move_codewords(quantized)
-        return quantized.latent, loss
+        return z, loss
 
     @torch.no_grad()
     def move_codewords(self, quantized: Quantized) -> None:
