@@ -15,8 +15,14 @@ from tesserec.tokenizers.base import ItemTokenizer
 from toy_items import clustered, embeddings_of
 
 SMALL: dict[str, Any] = {"n_levels": 2, "codebook_size": 8}
-EXTRA: dict[str, dict[str, Any]] = {"rqvae": {"hidden": [16], "latent_width": 6, "epochs": 12, "batch_size": 32}}
+NETWORK: dict[str, Any] = {"hidden": [16], "latent_width": 6, "epochs": 12, "batch_size": 32, "precision": "fp32"}
+EXTRA: dict[str, dict[str, Any]] = {
+    "rqvae": NETWORK,
+    "letter": {**NETWORK, "alpha": 0.0, "collisions": "extra-level"},  # with collaborative vectors: test_letter.py
+}
+RESIDUAL = ("rkmeans", "rqvae", "letter")
 
+residual_methods = pytest.mark.parametrize("method", RESIDUAL)
 every_method = pytest.mark.parametrize("method", TOKENIZERS)
 
 
@@ -91,7 +97,7 @@ def test_equal_vectors_share_their_codes_and_the_extra_level_tells_them_apart(me
 @every_method
 def test_codes_explain_most_of_clustered_embeddings(method: str) -> None:
     items = clustered(n_clusters=8)
-    fitted = make(method, **({"epochs": 150} if method == "rqvae" else {})).fit(items)
+    fitted = make(method, **({"epochs": 150} if "epochs" in EXTRA.get(method, {}) else {})).fit(items)
     x = items.vectors
     error = ((x - fitted.reconstruct(fitted.encode(items).codes)) ** 2).sum() / ((x - x.mean(axis=0)) ** 2).sum()
     assert error < 0.35
@@ -134,6 +140,43 @@ def test_a_group_larger_than_the_extra_level_is_refused(method: str) -> None:
     items = embeddings_of(np.concatenate([clustered().vectors, np.ones((9, 10))]))
     with pytest.raises(DataError, match=r"share the codes \[\d+, \d+\].*extra_level_size"):
         make(method, extra_level_size=8, codebook_size=8).fit(items).encode(items)
+
+
+@every_method
+def test_equal_embeddings_are_refused(method: str) -> None:
+    with pytest.raises(DataError, match="All 20 embeddings are equal"):
+        make(method).fit(embeddings_of(np.ones((20, 10))))
+
+
+@residual_methods
+@pytest.mark.parametrize("policy", ["sinkhorn", "assignment"])
+def test_other_last_codes_separate_items_and_leave_prefixes_alone(method: str, policy: str) -> None:
+    items = clustered(60)
+    shared = make(method, collisions="share").fit(items).encode(items)
+    separated = make(method, collisions=policy).fit(items).encode(items)
+    np.testing.assert_array_equal(separated.codes[:, :-1], shared.codes[:, :-1])
+    assert separated.collision_policy == policy
+    assert separated.codebook_sizes == (8, 8)
+    assert len(separated.group_sizes) > len(shared.group_sizes)
+    left = int(separated.group_sizes[separated.group_sizes > 1].sum())
+    assert separated.config["remaining_collisions"] == {"items": left, "identical": 0}
+
+
+@residual_methods
+def test_assignment_leaves_no_collision_where_prefixes_have_no_more_items_than_codewords(method: str) -> None:
+    items = clustered(60)
+    ids = make(method, collisions="assignment", n_levels=3).fit(items).encode(items)
+    _, prefix, sizes = np.unique(ids.codes[:, :-1], axis=0, return_inverse=True, return_counts=True)
+    in_small = (sizes <= 8)[prefix.reshape(-1)]
+    assert in_small.sum() > 30
+    assert (ids.group_sizes[ids.group_of_item[in_small]] == 1).all()
+
+
+@pytest.mark.parametrize("method", sorted(set(TOKENIZERS) - set(RESIDUAL)))
+def test_independent_codes_have_no_last_one_to_give_away(method: str) -> None:
+    for policy in ("sinkhorn", "assignment"):
+        with pytest.raises(ConfigError, match="independent, so none is the finest"):
+            make(method, collisions=policy)
 
 
 @every_method

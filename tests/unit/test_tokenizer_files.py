@@ -8,7 +8,13 @@ import pytest
 
 from tesserec.data.catalogue import Catalogue
 from tesserec.errors import ConfigError, DataError
-from tesserec.tokenizers.collisions import rank_in_group, with_extra_level
+from tesserec.tokenizers.collisions import (
+    rank_in_group,
+    remaining,
+    separate_by_assignment,
+    separate_by_sinkhorn,
+    with_extra_level,
+)
 from tesserec.tokenizers.imports import read_semantic_ids, write_array, write_index
 from tesserec.tokenizers.semantic_ids import SemanticIds
 
@@ -36,6 +42,69 @@ def test_a_group_that_the_extra_level_cannot_name_is_refused_with_the_size_and_t
         DataError, match=r"3 items, one of them 'a', share the codes \[1, 0\].*Set extra_level_size to 3"
     ):
         with_extra_level(ids(), 2)
+
+
+# -- other last codes --------------------------------------------------------------------------------------------------
+
+LINE = np.arange(4.0)[:, None]  # codewords 0, 1, 2, 3 on a line
+
+
+def on_the_line(places: list[float]) -> tuple[np.ndarray, object]:
+    """Items of one dimension, and the last level's view of them."""
+    vectors = np.array(places, dtype=np.float32)[:, None]
+    return vectors, lambda rows: (vectors[rows].astype(np.float64), LINE)
+
+
+def test_assignment_moves_items_of_a_prefix_at_the_least_distance_and_leaves_others_alone() -> None:
+    vectors, last_level = on_the_line([1.0, 1.1, 1.9, 3.0, 1.0])
+    codes = np.array([[0, 1], [0, 1], [0, 2], [1, 0], [2, 1]])  # the last two have prefixes of their own
+    found = separate_by_assignment(codes, vectors, last_level)
+    assert found.tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [2, 1]]
+    assert codes[0].tolist() == [0, 1], "the codes that were given must stay as they were"
+
+
+def test_identical_vectors_get_the_codes_nearest_first_in_catalogue_order() -> None:
+    vectors, last_level = on_the_line([2.9, 2.9, 2.9])
+    assert separate_by_assignment(np.full((3, 2), 3), vectors, last_level)[:, 1].tolist() == [3, 2, 1]
+
+
+def test_a_prefix_with_more_items_than_codewords_shares_them_evenly() -> None:
+    vectors, last_level = on_the_line([0.0] * 6 + [3.0])
+    found = separate_by_assignment(np.array([[0, 0]] * 6 + [[0, 3]]), vectors, last_level)
+    assert np.bincount(found[:, 1]).max() == 2
+    left = remaining(found, vectors)
+    assert (left.items, left.identical) == (6, 6)
+    assert "6 of them have a vector identical to another's" in str(left)
+
+
+def test_large_catalogues_are_separated_in_blocks_that_keep_prefixes_whole(monkeypatch) -> None:
+    random = np.random.default_rng(0)
+    vectors = random.uniform(0, 3, size=(60, 1)).astype(np.float32)
+    codes = np.stack([np.arange(60) // 4, np.zeros(60, dtype=np.int64)], axis=1)
+    calls = []
+
+    def last_level(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        calls.append(len(rows))
+        return vectors[rows].astype(np.float64), LINE
+
+    whole = separate_by_assignment(codes, vectors, last_level)
+    monkeypatch.setattr("tesserec.tokenizers.collisions.ROWS_AT_A_TIME", 10)
+    np.testing.assert_array_equal(separate_by_assignment(codes, vectors, last_level), whole)
+    assert calls == [60] + [8] * 7 + [4]
+    assert remaining(whole, vectors).items == 0
+
+
+def test_the_sinkhorn_loop_separates_different_items_and_never_identical_ones() -> None:
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(6, 8)).astype(np.float32)
+    vectors[5] = vectors[4]
+    codebook = random.normal(size=(16, 8))
+    codes = np.zeros((6, 2), dtype=np.int64)
+    found = separate_by_sinkhorn(codes, vectors, lambda rows: (vectors[rows].astype(np.float64), codebook))
+    assert len({tuple(row) for row in found[:5].tolist()}) == 5
+    assert found[4].tolist() == found[5].tolist()
+    left = remaining(found, vectors)
+    assert (left.items, left.identical) == (2, 2)
 
 
 # -- index files -------------------------------------------------------------------------------------------------------

@@ -17,9 +17,10 @@ from tesserec.functional.residual import (
     residual_quantize,
     unit_rows,
 )
+from tesserec.networks.rq_autoencoder import RQAutoencoder
 from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers import make_tokenizer
-from tesserec.tokenizers.rqvae import RQVAEConfig, RQVAENetwork, squared
+from tesserec.tokenizers.autoencoder import AutoencoderConfig, semantic_loss, squared
 from toy_items import clustered, embeddings_of
 
 # -- residual quantisation ---------------------------------------------------------------------------------------------
@@ -231,19 +232,18 @@ def test_reductions_by_hand() -> None:
 
 
 def test_unused_codewords_move_onto_residuals_and_lose_their_momentum() -> None:
-    config = RQVAEConfig(n_levels=2, codebook_size=4, hidden=(8,), latent_width=3)
     torch.manual_seed(0)
-    network = RQVAENetwork(5, config)
+    network = RQAutoencoder(5, hidden=(8,), latent_width=3, codebook_size=4, distances=("euclidean",) * 2)
     x = torch.randn(50, 5)
     with torch.no_grad():
         network.codebooks[0].copy_(torch.tensor([[0.0, 0, 0], [99, 99, 99], [98, 98, 98], [97, 97, 97]]))
         network.codebooks[1].normal_()
     optimizer = torch.optim.AdamW(network.parameters())
-    network.loss(x, config).backward()
+    semantic_loss(network(x, paper_residual), AutoencoderConfig()).backward()
     optimizer.step()
     optimizer.state[network.codebooks[0]]["exp_avg"].fill_(1)
     kept = network.codebooks[0][0].clone()
-    moved = network.reset_unused(x, optimizer, torch.Generator().manual_seed(0))
+    moved = network.reset_unused(network.encode_all(x), optimizer, torch.Generator().manual_seed(0))
     assert moved[0] == 3
     assert torch.equal(network.codebooks[0][0], kept)
     latents = network.encoder(x)
@@ -259,6 +259,49 @@ def test_nearly_all_codewords_are_used_on_a_badly_scaled_catalogue() -> None:
     codes = make_tokenizer("rqvae", settings).fit(embeddings_of(vectors)).encode(embeddings_of(vectors)).codes
     assert len(np.unique(codes[:, 0])) >= 30
     assert len(np.unique(codes[:, 1])) >= 30
+
+
+def test_uniform_training_evens_out_the_last_level() -> None:
+    items = clustered(400, n_clusters=6)
+    settings = {"n_levels": 2, "codebook_size": 16, "hidden": [32], "latent_width": 6, "epochs": 40, "batch_size": 100,
+                "collisions": "share", "precision": "fp32"}  # fmt: skip
+    spread = {}
+    for uniform in (False, True):
+        codes = make_tokenizer("rqvae", {**settings, "uniform": uniform}).fit(items).encode(items).codes[:, -1]
+        spread[uniform] = np.bincount(codes, minlength=16).std()
+    assert spread[True] < 0.85 * spread[False]
+
+
+@pytest.mark.parametrize("distance", ["cosine", "mixed"])
+def test_codes_of_cosine_levels_add_up_to_what_the_decoder_learned_from(distance: str) -> None:
+    """Reconstruction from codes must take the very vectors that training took: those of length 1."""
+    items = clustered(300, n_clusters=12)
+    settings = {"codebook_size": 16, "hidden": [32], "latent_width": 6, "epochs": 120, "batch_size": 64,
+                "distance": distance, "precision": "fp32"}  # fmt: skip
+    fitted = make_tokenizer("rqvae", settings).fit(items)
+    x = items.vectors
+    error = ((x - fitted.reconstruct(fitted.encode(items).codes)) ** 2).sum() / ((x - x.mean(axis=0)) ** 2).sum()
+    assert error < 0.35
+
+
+def test_blocks_of_a_large_catalogue_train_and_encode_as_the_whole(monkeypatch) -> None:
+    items = clustered(300)
+    settings = {"codebook_size": 8, "hidden": [16], "latent_width": 4, "epochs": 20, "precision": "fp32"}
+    whole = make_tokenizer("rqvae", settings).fit(items).encode(items)
+    for module in ("networks.rq_autoencoder", "tokenizers.autoencoder", "functional.residual"):
+        monkeypatch.setattr(f"tesserec.{module}.ROWS_AT_A_TIME", 64)
+    blocks = make_tokenizer("rqvae", settings).fit(items).encode(items)
+    assert (whole.codes == blocks.codes).mean() > 0.98  # rounding may differ with the shape of a product
+
+
+def test_bfloat16_products_find_as_good_codes() -> None:
+    items = clustered(400, 24, n_clusters=20)
+    settings = {"codebook_size": 16, "hidden": [64], "latent_width": 8, "epochs": 60, "batch_size": 64}
+    x, errors = items.vectors, []
+    for precision in ("fp32", "bf16"):
+        fitted = make_tokenizer("rqvae", {**settings, "precision": precision}).fit(items)
+        errors.append(float(((x - fitted.reconstruct(fitted.encode(items).codes)) ** 2).mean()))
+    assert errors[1] < 1.05 * errors[0]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_remedy() -> None:
@@ -285,6 +328,9 @@ def test_training_leaves_the_global_random_state_alone() -> None:
         ("opq", {"n_rotations": 0}, "n_rotations is 0"),
         ("rqvae", {"epochs": 0}, "epochs is 0"),
         ("rqvae", {"reset_share": 2.0}, "reset_share is 2.0"),
+        ("rqvae", {"uniform_temperature": 0.0}, "uniform_temperature is 0.0"),
+        ("rqvae", {"hidden": [16, 0]}, r"hidden is \(16, 0\)"),
+        ("rqvae", {"distance": "far"}, "distance is 'far'"),
         ("rqvae", {"gradients": "theirs"}, "gradients is 'theirs'"),
     ],
 )

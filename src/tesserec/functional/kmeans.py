@@ -85,3 +85,76 @@ def balanced_codes(x: FloatArray, codebook: FloatArray, capacity: int) -> IntArr
         distances[:, room == 0] = np.inf
         waiting = np.delete(waiting, taken)
     return codes
+
+
+def balanced_clusters(
+    x: FloatArray,
+    n_clusters: int,
+    *,
+    size_min: int,
+    size_max: int,
+    centres: FloatArray | None = None,
+    n_iterations: int = 10,
+    n_restarts: int = 10,
+    seed: int = 0,
+) -> tuple[IntArray, FloatArray]:
+    """k-means with bounds on the sizes of clusters, for some hundred points; each assignment is the best possible.
+
+    Args:
+        x: (N, D).
+        n_clusters, size_min, size_max: n_clusters * size_min <= N <= n_clusters * size_max.
+        centres: (n_clusters, D) where a single run starts, such as those of points that have moved a little since;
+            None: the best of `n_restarts` runs from k-means++ seeds.
+        n_iterations: of each run, at most; fewer once nothing changes.
+
+    Returns:
+        (N,) int64 cluster of each point and (n_clusters, D) means.
+
+    Source: Bradley, Bennett, Demiriz 2000, "Constrained K-Means Clustering" (MSR-TR-2000-65).
+    """
+    x = np.asarray(x, dtype=np.float64)
+    random = np.random.default_rng(seed)
+    starts = [centres] if centres is not None else [_seeds(x, n_clusters, random) for _ in range(n_restarts)]
+    runs = [_balanced_run(x, np.asarray(start, dtype=np.float64), size_min, size_max, n_iterations) for start in starts]
+    clusters, means = min(runs, key=lambda run: float(((x - run[1][run[0]]) ** 2).sum()))
+    return clusters, means
+
+
+def _balanced_run(
+    x: FloatArray, centres: FloatArray, size_min: int, size_max: int, n_iterations: int
+) -> tuple[IntArray, FloatArray]:
+    clusters: IntArray = np.full(len(x), -1)
+    for _ in range(n_iterations):
+        cost = (centres**2).sum(axis=1) - 2 * (x @ centres.T)  # (N, C)
+        earlier, clusters = clusters, bounded_assignment(cost, size_min, size_max)
+        if np.array_equal(clusters, earlier):
+            break
+        sizes = np.bincount(clusters, minlength=len(centres))
+        sums = np.zeros_like(centres)
+        np.add.at(sums, clusters, x)
+        centres = np.where(sizes[:, None] > 0, sums / sizes.clip(min=1)[:, None], centres)
+    return clusters, centres
+
+
+def bounded_assignment(cost: FloatArray, size_min: int, size_max: int) -> IntArray:
+    """The cheapest assignment of rows to columns in which every column gets from size_min to size_max rows.
+
+    Args:
+        cost: (N, C), C * size_min <= N <= C * size_max.
+
+    Returns:
+        (N,) int64.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    best: IntArray = cost.argmin(axis=1)
+    sizes = np.bincount(best, minlength=cost.shape[1])
+    if sizes.min() >= size_min and sizes.max() <= size_max:
+        return best
+    # A column per place. The first size_min of each are so cheap that the best assignment fills them all.
+    reward = (cost.max() - cost.min()) * len(cost) + 1
+    places = [np.repeat(cost - reward, size_min, axis=1), np.repeat(cost, size_max - size_min, axis=1)]
+    _, place = linear_sum_assignment(np.concatenate(places, axis=1))
+    owner = np.concatenate([np.repeat(np.arange(len(sizes)), n) for n in (size_min, size_max - size_min)])
+    found: IntArray = owner[place]
+    return found

@@ -69,6 +69,33 @@ def residual_quantize(
     return torch.stack(codes, dim=1), residual
 
 
+def last_level(
+    x: Tensor,
+    codebooks: Sequence[Tensor],
+    codes: Tensor,
+    *,
+    normalize: bool = False,
+    distances: Sequence[Distance] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What the last level compares in L2, after the given codes of the levels before it.
+
+    Args:
+        x, codebooks, normalize, distances: as of `residual_quantize`.
+        codes: (B, L) int64; the last column is not looked at.
+
+    Returns:
+        (B, D) residuals and (K, D) codewords.
+    """
+    residual, compared, table = x, x, codebooks[0]
+    for level, codebook in enumerate(codebooks):
+        if level > 0:
+            residual = residual - table[codes[:, level - 1]]
+        if normalize:
+            residual = unit_rows(residual)
+        compared, table = compared_by(distances[level] if distances else "euclidean", residual, codebook)
+    return compared, table
+
+
 def compared_by(distance: Distance, residual: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     """What a level compares in L2: residuals (B, D) and codewords (K, D), both of length 1 for cosine."""
     return (unit_rows(residual), unit_rows(codebook)) if distance == "cosine" else (residual, codebook)
@@ -86,6 +113,7 @@ class Quantized:
 
 
 NextResidual = Callable[[Tensor, Tensor], Tensor]  # (r_l, e_l), both (B, D) -> r_{l+1}
+Assign = Callable[[Tensor, Tensor], Tensor]  # (B, D) residuals and (K, D) codewords of a level -> (B,) codes
 
 
 def paper_residual(residual: Tensor, codeword: Tensor) -> Tensor:
@@ -108,7 +136,12 @@ GRADIENTS: dict[str, NextResidual] = {"paper": paper_residual, "released": relea
 
 
 def quantize_for_training(
-    z: Tensor, codebooks: Sequence[Tensor], next_residual: NextResidual, *, distances: Sequence[Distance] | None = None
+    z: Tensor,
+    codebooks: Sequence[Tensor],
+    next_residual: NextResidual,
+    *,
+    distances: Sequence[Distance] | None = None,
+    assign_last: Assign = nearest,
 ) -> Quantized:
     """As `residual_quantize`, keeping what gradients flow through.
 
@@ -117,12 +150,14 @@ def quantize_for_training(
         codebooks: L tables (K_l, D).
         next_residual: `paper_residual` or `released_residual`. Values are the same, gradients are not.
         distances: of each level; None: Euclidean everywhere.
+        assign_last: how the last level chooses its codewords; all others take the nearest.
     """
     residual = z
     codes, residuals, codewords = list[Tensor](), list[Tensor](), list[Tensor]()
     for level, codebook in enumerate(codebooks):
         compared, table = compared_by(distances[level] if distances else "euclidean", residual, codebook)
-        code = nearest(compared.detach(), table.detach())
+        assign = assign_last if level == len(codebooks) - 1 else nearest
+        code = assign(compared.detach(), table.detach())
         codeword = table[code]
         codes.append(code)
         residuals.append(compared)

@@ -17,6 +17,7 @@ TOKENIZERS = {
     "opq": "tesserec.tokenizers.pq:OPQ",
     "rkmeans": "tesserec.tokenizers.rkmeans:RKMeans",
     "rqvae": "tesserec.tokenizers.rqvae:RQVAE",
+    "letter": "tesserec.tokenizers.letter:Letter",
 }
 
 

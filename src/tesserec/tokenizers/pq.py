@@ -39,6 +39,11 @@ class PQConfig(TokenizerConfig):
         super().__post_init__()
         if self.codebook_size & (self.codebook_size - 1):
             raise ConfigError(f"codebook_size is {self.codebook_size}. Product quantisation needs a power of two.")
+        if self.collisions in ("sinkhorn", "assignment"):
+            raise ConfigError(
+                f"collisions is {self.collisions!r}, which gives items another last code. The codes of product "
+                "quantisation are independent, so none is the finest. Use extra-level or share."
+            )
         if self.n_iterations < 1:
             raise ConfigError(f"n_iterations is {self.n_iterations}. Use 1 or more.")
 
@@ -62,7 +67,7 @@ class PQ(ItemTokenizer):
     config_class = PQConfig
     config: PQConfig
 
-    def _fit(self, embeddings: Embeddings, progress: Progress) -> None:
+    def _fit(self, embeddings: Embeddings, collaborative: FloatArray | None, progress: Progress) -> None:
         import faiss
 
         n_levels, size = self.config.n_levels, self.config.codebook_size

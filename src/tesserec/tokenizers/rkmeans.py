@@ -22,7 +22,7 @@ import torch
 from tesserec.artifacts import fingerprint_bytes
 from tesserec.errors import ConfigError
 from tesserec.functional.kmeans import balanced_codes, kmeans
-from tesserec.functional.residual import nearest, residual_quantize, unit_rows
+from tesserec.functional.residual import last_level, nearest, residual_quantize, unit_rows
 from tesserec.progress import Progress
 from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers.base import ItemTokenizer, TokenizerConfig
@@ -59,7 +59,7 @@ class RKMeans(ItemTokenizer):
     config_class = RKMeansConfig
     config: RKMeansConfig
 
-    def _fit(self, embeddings: Embeddings, progress: Progress) -> None:
+    def _fit(self, embeddings: Embeddings, collaborative: FloatArray | None, progress: Progress) -> None:
         config = self.config
         self.mean = embeddings.vectors.mean(axis=0, dtype=np.float64) if config.center else np.zeros(self.width)
         capacity = -(-len(embeddings.vectors) // config.codebook_size)
@@ -111,6 +111,14 @@ class RKMeans(ItemTokenizer):
             known = self._fitted_keys[place] == keys
             codes[known] = self._fitted_codes[place[known]]
         return codes
+
+    def _last_level(self, vectors: FloatArray, codes: IntArray) -> tuple[FloatArray, FloatArray]:
+        x = torch.from_numpy(vectors - self.mean)  # (B, D) float64
+        if self.config.normalize == "input":
+            x = unit_rows(x)
+        tables = [torch.from_numpy(table).double() for table in self._tables]
+        residual, table = last_level(x, tables, torch.from_numpy(codes), normalize=self.config.normalize == "each")
+        return residual.numpy(), table.numpy()
 
     @property
     def codebooks(self) -> tuple[FloatArray, ...]:

@@ -24,7 +24,7 @@ class SemanticIds:
     catalogue: Catalogue
     codes: IntArray  # (N, L) int64, codes[:, l] in [0, codebook_sizes[l])
     codebook_sizes: tuple[int, ...]  # L sizes, a disambiguation level included
-    collision_policy: str = "share"  # colliding items keep one ID; or "extra-level": a last level tells them apart
+    collision_policy: str = "share"  # of tokenizers.collisions; with "extra-level" the last level only numbers items
     codebooks: tuple[FloatArray, ...] = ()  # L tables (K_l, D_l) where the method has vectors for its codes
     config: dict[str, Any] = field(default_factory=dict)  # of the tokenizer that made them
 
