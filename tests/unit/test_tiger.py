@@ -14,7 +14,16 @@ from tesserec.data.dataset import Dataset
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Cases, leave_one_out
 from tesserec.errors import ConfigError, DataError
-from tesserec.recommenders.tiger import LENGTHS, START, Samples, Tiger, TigerConfig, TigerObjective, user_bucket
+from tesserec.recommenders.tiger import (
+    LENGTHS,
+    START,
+    Decoder,
+    Samples,
+    Tiger,
+    TigerConfig,
+    TigerObjective,
+    user_bucket,
+)
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.training.batching import parts_by_length
 from tesserec.training.config import TrainingConfig
@@ -219,6 +228,43 @@ def test_both_outputs_are_distributions(dataset, semantic_ids, output):
         assert (mass < 1).all()  # other tokens have their share
 
 
+@pytest.mark.parametrize("output", ["per-level", "shared"])
+def test_the_temperature_divides_logits_in_training_and_in_every_score_alike(dataset, semantic_ids, output):
+    plain, cold = (
+        Tiger(semantic_ids, dataclasses.replace(SMALL, output=output, temperature=t), TRAINING) for t in (1.0, 0.7)
+    )
+    with torch.no_grad():
+        for parameter, other in zip(plain.network.parameters(), cold.network.parameters(), strict=True):
+            parameter.mul_(3)  # logits far enough from 0 for the temperature to matter
+            other.copy_(parameter)
+    histories, targets = Sequences.from_lists([[3, 4], [9, 8]]), np.array([5, 10])
+    codes = torch.from_numpy(semantic_ids.codes[targets])
+    (_, batch), = plain.batches(histories, None, targets, 100)  # fmt: skip
+    states = torch.randn(4, SMALL.width)
+    for level, size in enumerate(semantic_ids.codebook_sizes):
+        if output == "per-level":
+            logits = plain.network.heads[level](states)
+        else:
+            first = plain.vocabulary.offsets[level]
+            logits = (states * SMALL.width**-0.5) @ plain.network.embedding.weight.T
+        expected = torch.log_softmax(logits / 0.7, dim=-1)
+        if output == "shared":
+            expected = expected[:, first : first + size]
+        torch.testing.assert_close(cold.network.log_probs(states, level), expected)
+    scores = {}
+    for name, tiger in (("plain", plain), ("cold", cold)):
+        tiger.network.eval()
+        decoder = Decoder(tiger.network, batch)
+        prefixes = torch.zeros(1, 0, dtype=torch.int64)
+        first_level = decoder.node_log_probs(0, prefixes)[:, 0]
+        second = torch.stack([decoder.node_log_probs(1, codes[row : row + 1, :1])[row, 0] for row in range(2)])
+        by_hand = first_level.gather(1, codes[:, :1]) + second.gather(1, codes[:, 1:])
+        loss = tiger.network(batch)
+        torch.testing.assert_close(loss, -by_hand.sum() / 2)  # the loss is that of the scores
+        scores[name] = by_hand
+    assert (scores["plain"] - scores["cold"]).abs().max() > 0.01
+
+
 def test_semantic_ids_of_another_catalogue_are_refused(dataset, semantic_ids):
     items = pl.DataFrame({"item_id": [f"other-{row}" for row in range(N_ITEMS)]})
     other = Dataset(items, dataset.user_ids, dataset.sequences)
@@ -229,6 +275,8 @@ def test_semantic_ids_of_another_catalogue_are_refused(dataset, semantic_ids):
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="beam_width"):
         TigerConfig(beam_width=0)
+    with pytest.raises(ConfigError, match="temperature is 0"):
+        TigerConfig(temperature=0)
     with pytest.raises(ConfigError, match="dropout is 1"):
         TigerConfig(dropout=1.0)
     with pytest.raises(ConfigError, match="n_heads is 0"):

@@ -12,6 +12,7 @@ Differences from the paper:
 - The user token is off by default: GRID and the paper's own table find no reliable gain from it. With it, one in ten
   training samples carries an "unknown user" token, which then serves histories of users that were not trained on.
 - No end-of-sequence token: all IDs are equally long.
+- `temperature` is LETTER's ranking-guided generation loss (arXiv 2405.07314): not of this paper, and 1 by default.
 - Every prefix of a training sequence is a sample (the paper does not say; all reproductions that reach its numbers do).
 """
 
@@ -62,6 +63,7 @@ class TigerConfig(T5Config):
     max_items: int = 20  # latest items of the history that are read
     output: Literal["per-level", "shared"] = "per-level"  # one head per level, or one softmax over all tokens
     user_buckets: int = 0  # user tokens (users are hashed into so many), 0: none
+    temperature: float = 1.0  # divides all logits, in training and in scores; below 1, near misses weigh more (LETTER)
     beam_width: int = 50  # hypotheses kept per user; at least k are kept in any case
     users_per_batch: int = 128  # that are decoded together
 
@@ -69,6 +71,8 @@ class TigerConfig(T5Config):
         super().__post_init__()
         if self.max_items < 1 or self.beam_width < 1 or self.users_per_batch < 1 or self.user_buckets < 0:
             raise ConfigError("max_items, beam_width and users_per_batch must be at least 1, user_buckets at least 0.")
+        if self.temperature <= 0:
+            raise ConfigError(f"temperature is {self.temperature}. Use a value above 0; LETTER's lie from 0.7 to 1.2.")
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,9 @@ class Batch:
 class TigerNetwork(nn.Module):
     """Token embedding, encoder-decoder and output head."""
 
-    def __init__(self, config: T5Config, vocabulary: Vocabulary, output: str) -> None:
+    def __init__(self, config: T5Config, vocabulary: Vocabulary, output: str, temperature: float = 1.0) -> None:
         super().__init__()
-        self.vocabulary, self.output = vocabulary, output
+        self.vocabulary, self.output, self.temperature = vocabulary, output, temperature
         self.register_buffer("offsets", torch.tensor(vocabulary.offsets), persistent=False)
         self.embedding = nn.Embedding(len(vocabulary), config.width)
         self.t5 = T5(config)
@@ -120,6 +124,7 @@ class TigerNetwork(nn.Module):
         n_levels = len(self.vocabulary.codebook_sizes)
         memory = self.t5.encode(self.embedding(batch.tokens), batch.lengths)
         states = self.t5.decode(self.chains(batch.targets[:, None, :-1]), memory)[:, 0]  # (B, L, D)
+        states = states / self.temperature  # and with them the logits
         if self.output == "shared":
             tokens = batch.targets + self.offsets
             logits = F.linear(self._output_states(states.flatten(0, 1)), self.embedding.weight).float()
@@ -139,6 +144,7 @@ class TigerNetwork(nn.Module):
 
     def log_probs(self, states: Tensor, level: int) -> Tensor:
         """(..., D) -> (..., K_level) float32: log-softmax over the head, or over the whole shared vocabulary."""
+        states = states / self.temperature  # and with them the logits
         if self.output == "per-level":
             logits: Tensor = self.heads[level](states)
             return F.log_softmax(logits.float(), dim=-1)
@@ -261,7 +267,7 @@ class Tiger(Recommender):
         self.semantic_ids, self.training = semantic_ids, training
         self.vocabulary = Vocabulary(semantic_ids.codebook_sizes, config.user_buckets + 1 if config.user_buckets else 0)
         with seeded(training.seed):
-            self.network = TigerNetwork(config, self.vocabulary, config.output)
+            self.network = TigerNetwork(config, self.vocabulary, config.output, config.temperature)
         self.log = TrainingLog()
         self.beam_width, self.exact = config.beam_width, False  # how items are ranked; may be changed at any time
         self._user_bucket: IntArray = np.zeros(0, dtype=np.int64)  # (U,) of the users of the training data
