@@ -15,7 +15,8 @@ import torch
 from typer.testing import CliRunner
 
 from tesserec.cli.main import app
-from tesserec.data import SyntheticConfig, plant
+from tesserec.data import Dataset, SyntheticConfig, plant
+from tesserec.pipeline import Run
 
 SASREC = (
     "recommender.width=32", "recommender.dropout=0.2",
@@ -66,6 +67,14 @@ def runs(shop, tmp_path_factory) -> dict[str, Path]:
     return {recipe: folder / recipe for recipe in ("popularity", "sasrec", "tiger")}
 
 
+LETTER = (
+    *TIGER, "collaborative.dropout=0.2", "collaborative.training.epochs=6", "collaborative.training.batch_size=32",
+    "collaborative.training.learning_rate=0.01", "collaborative.training.precision=fp32",
+    "tokenizer.hidden=32", "tokenizer.latent_width=16", "tokenizer.epochs=40", "tokenizer.batch_size=64",
+    "tokenizer.n_levels=3", "tokenizer.precision=fp32",
+)  # fmt: skip
+
+
 def ndcg(run: Path) -> float:
     return float(json.loads((run / "report" / "report.json").read_text())["metrics"]["ndcg@10"])
 
@@ -83,6 +92,33 @@ def test_exact_ranking_finds_every_target_and_agrees_with_a_wide_beam(runs):
     assert exact["unranked_targets"] == 0
     assert exact["card"]["model"]["ranking"].startswith("exact")
     assert exact["metrics"]["ndcg@10"] == pytest.approx(beam["metrics"]["ndcg@10"], abs=1e-3)
+
+
+def test_letter_makes_its_own_collaborative_vectors_or_takes_them_from_a_file(shop, runs, tmp_path):
+    tesserec(*run_arguments("letter-tiger", shop[0], tmp_path / "run", LETTER))
+    assert ndcg(tmp_path / "run") > ndcg(runs["popularity"]) + 0.15
+    made = Run.open(tmp_path / "run")
+    assert made.collaborative.vectors.shape == (len(made.split.dataset.catalogue), 16)
+    assert made.collaborative.config["training"]["epochs"] == 6
+    assert made.tokenizer.collaborative_fingerprint == made.collaborative.fingerprint
+    assert made.semantic_ids.collision_policy == "assignment"
+    again = (*LETTER, "tokenizer.seed=1", "training.max_steps=1")
+    _, said = tesserec(*run_arguments("letter-tiger", shop[0], tmp_path / "run", again))
+    assert [line for line in said.splitlines() if "cached" in line] == ["collaborative: cached", "embeddings: cached"]
+    np.save(tmp_path / "vectors.npy", made.collaborative.vectors)
+    settings = [setting for setting in LETTER if not setting.startswith("collaborative")]
+    given = (*settings, "collaborative=file", f"collaborative.path={tmp_path / 'vectors.npy'}", "training.max_steps=1")
+    tesserec(*run_arguments("letter-tiger", shop[0], tmp_path / "from-file", given))
+    assert Run.open(tmp_path / "from-file").semantic_ids.fingerprint == made.semantic_ids.fingerprint
+
+
+def test_collaborative_vectors_of_another_width_are_refused_without_a_traceback(shop, tmp_path):
+    n_items = len(Dataset.load(shop[0]).catalogue)
+    np.save(tmp_path / "vectors.npy", np.ones((n_items, 5), dtype=np.float32))
+    settings = ("collaborative=file", f"collaborative.path={tmp_path / 'vectors.npy'}", "tokenizer.codebook_size=16")
+    result = CliRunner().invoke(app, run_arguments("letter-tiger", shop[0], tmp_path / "run", settings))
+    assert result.exit_code == 2
+    assert f"shape ({n_items}, 5), but latent_width is 32" in " ".join(result.stderr.split())
 
 
 def weights(run: Path) -> bytes:

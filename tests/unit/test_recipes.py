@@ -25,6 +25,51 @@ def test_a_recipe_written_out_in_full_is_the_same_recipe(tmp_path: Path):
     assert load_recipe(str(file)) == recipe
 
 
+@pytest.mark.parametrize("name", ["letter-tiger", "letter-tiger-paper"])
+@pytest.mark.parametrize("settings", [[], ["collaborative=file", "collaborative.path=vectors.npy"]])
+def test_collaborative_vectors_are_written_out_and_read_again(tmp_path: Path, name: str, settings: list[str]):
+    recipe = load_recipe(name, [*settings, "seed=3"])
+    assert recipe.collaborative is not None
+    file = tmp_path / f"{name}.toml"
+    file.write_text(recipe.text_form())
+    assert load_recipe(str(file)) == recipe
+
+
+def test_collaborative_vectors_are_as_wide_as_the_tokenizers_latents_and_have_a_training_of_their_own():
+    recipe = load_recipe("letter-tiger", ["tokenizer.latent_width=16", "collaborative.training.epochs=3", "seed=7"])
+    assert recipe.collaborative is not None
+    assert recipe.collaborative.model.width == 16
+    assert recipe.collaborative.training is not None
+    assert (recipe.collaborative.training.epochs, recipe.collaborative.training.seed) == (3, 7)
+    assert recipe.training is not None
+    assert recipe.training.epochs != 3
+    with pytest.raises(ConfigError, match=r"collaborative.width is 64, but tokenizer.latent_width is 32"):
+        load_recipe("letter-tiger", ["collaborative.width=64"])
+
+
+def test_tokenizers_without_collaborative_vectors_have_no_use_for_them():
+    assert load_recipe("letter-tiger", ["tokenizer.alpha=0"]).collaborative is None
+    with pytest.raises(ConfigError, match="no use for collaborative"):
+        load_recipe("tiger", ["collaborative=sasrec"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["collaborative=file"], "Set the path of the vectors"),
+        (["collaborative=lightgcn"], "method is 'lightgcn'. Use 'sasrec', or 'file'"),
+        (["collaborative.widht=3"], "no setting 'widht'. Did you mean 'width'"),
+        (["collaborative.training=3"], "Write it as a table"),
+        (["collaborative.training.epoch=3"], "Did you mean 'epochs'"),
+        (["tokenizer.temperature=3"], "no setting 'temperature'"),
+        (["recommender.temperature=0"], "temperature is 0"),
+    ],
+)
+def test_wrong_collaborative_settings_are_named(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("letter-tiger", settings)
+
+
 def test_set_changes_a_setting_and_converts_it():
     recipe = load_recipe("tiger", ["training.epochs=7", "training.clip_norm=none", "evaluation.cutoffs=1,3"])
     assert recipe.training is not None

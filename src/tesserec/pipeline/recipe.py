@@ -19,11 +19,12 @@ from tesserec.text import TextConfig
 from tesserec.tokenizers import tokenizer_class
 from tesserec.training.config import TrainingConfig
 
-SECTIONS = ("split", "text", "tokenizer", "recommender", "training", "evaluation")
+SECTIONS = ("split", "text", "collaborative", "tokenizer", "recommender", "training", "evaluation")
 METHODS = (("tokenizer", "method"), ("recommender", "method"))  # the keys that choose a config class
 CHOICE_KEY = {
     "split": "method",
     "text": "encoder",
+    "collaborative": "method",
     "tokenizer": "method",
     "recommender": "method",
 }  # `--set tokenizer=pq`
@@ -66,6 +67,31 @@ class FileIds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Collaborative:
+    """Item vectors of who took what, for tokenizers that learn from them, too: a recommender's item table, or a file.
+
+    The recommender is trained on the training part of the split, and chosen by its validation part.
+    """
+
+    method: Literal["sasrec", "file"] = "sasrec"
+    path: str = ""  # of method "file": .npy or Parquet, see tesserec.text.imports
+    model: Any = None  # of other methods: the recommender's configuration
+    training: TrainingConfig | None = None
+
+    def __post_init__(self) -> None:
+        if (self.method == "file") != bool(self.path):
+            raise ConfigError(
+                f"collaborative.method is {self.method!r} and collaborative.path is {self.path!r}. Set the path of the "
+                "vectors for method 'file', and for no other."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        if self.method == "file":
+            return {"method": self.method, "path": self.path}
+        return {"method": self.method, **to_dict(self.model), "training": to_dict(self.training)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """What the report at the end of a run says."""
 
@@ -95,6 +121,7 @@ class Recipe:
     summary: str
     split: SplitConfig
     text: TextConfig | None
+    collaborative: Collaborative | None
     tokenizer: Choice | None
     recommender: Choice
     training: TrainingConfig | None
@@ -106,7 +133,10 @@ class Recipe:
         return {
             "name": self.name,
             "summary": self.summary,
-            **{name: part.to_dict() if isinstance(part, Choice) else to_dict(part) for name, part in sections.items()},
+            **{
+                name: part.to_dict() if isinstance(part, (Choice, Collaborative)) else to_dict(part)
+                for name, part in sections.items()
+            },
         }
 
     def text_form(self) -> str:
@@ -114,8 +144,18 @@ class Recipe:
         lines = [f"summary = {json.dumps(self.summary)}"]
         for section, values in self.to_dict().items():
             if isinstance(values, dict):
-                lines += ["", f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+                lines += _table(section, values)
         return "\n".join(lines)
+
+
+def _table(name: str, values: dict[str, Any]) -> list[str]:
+    """The lines of a TOML table, those within it last."""
+    lines = ["", f"[{name}]"]
+    lines += [f"{key} = {_toml(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    for key, value in values.items():
+        if isinstance(value, dict):
+            lines += _table(f"{name}.{key}", value)
+    return lines
 
 
 def _toml(value: Any) -> str:
@@ -187,7 +227,11 @@ def _apply(values: dict[str, Any], setting: str) -> None:
             raise ConfigError(f"--set {setting}: say which setting of {section}, as in {section}.key=value.")
         keys = [CHOICE_KEY[section]]
     target = values.setdefault(section, {})
-    if section in ("tokenizer", "recommender") and keys == ["method"] and target.get("method") != value:
+    if (
+        section in ("collaborative", "tokenizer", "recommender")
+        and keys == ["method"]
+        and target.get("method") != value
+    ):
         target.clear()  # the settings of one method mean nothing to another
     for key in keys[:-1]:
         target = target.setdefault(key, {})
@@ -226,16 +270,45 @@ def _resolve(values: Mapping[str, Any], name: str) -> Recipe:
         )
     tokenizer = choice("tokenizer", _tokenizer_config) if method.needs_semantic_ids else None
     is_fitted = tokenizer is not None and not isinstance(tokenizer.config, FileIds)
+    takes_collaborative = (
+        is_fitted and tokenizer is not None and tokenizer_class(tokenizer.method).needs_collaborative(tokenizer.config)
+    )
     return Recipe(
         name=name,
         summary=values.get("summary", ""),
         split=section(SplitConfig, "split"),
         text=section(TextConfig, "text") if is_fitted or method.needs_embeddings else None,
+        collaborative=_collaborative(values, name, tokenizer.config.latent_width)
+        if takes_collaborative and tokenizer is not None
+        else None,
         tokenizer=tokenizer,
         recommender=recommender,
         training=section(TrainingConfig, "training") if method.is_trained else None,
         evaluation=section(EvaluationConfig, "evaluation"),
     )
+
+
+def _collaborative(values: Mapping[str, Any], name: str, width: int) -> Collaborative:
+    """The section [collaborative], or its defaults, for a tokenizer that takes vectors of this width."""
+    given = dict(values.get("collaborative", {}))
+    method = given.pop("method", "file" if given.get("path") else "sasrec")
+    where = f"recipe {name}, collaborative"
+    if method == "file":
+        return build(Collaborative, {"method": method, **given}, where=where)
+    if method != "sasrec":
+        raise ConfigError(f"{where}.method is {method!r}. Use 'sasrec', or 'file' with collaborative.path.")
+    trained = given.pop("training", {})
+    if not isinstance(trained, Mapping):
+        raise ConfigError(f"{where}.training is {trained!r}. Write it as a table, [collaborative.training].")
+    seeds = {"seed": values["seed"]} if "seed" in values else {}
+    training = build(TrainingConfig, {**seeds, **trained}, where=f"{where}.training")
+    model = build(recommender_class(method).config_class, {"width": width, **given}, where=where)
+    if model.width != width:
+        raise ConfigError(
+            f"{where}.width is {model.width}, but tokenizer.latent_width is {width}, and their product is the "
+            "tokenizer's loss. Set both to the same, or leave collaborative.width out."
+        )
+    return Collaborative(method="sasrec", model=model, training=training)
 
 
 def _tokenizer_config(method: str) -> type[Any]:

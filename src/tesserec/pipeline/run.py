@@ -2,6 +2,7 @@
 
     RUN/run.json         the complete recipe, the data set, and for every finished stage its key and fingerprint
     RUN/embeddings       item texts as vectors                     (where a tokenizer or the recommender reads them)
+    RUN/collaborative    items as vectors of who took what         (where the tokenizer learns from them, too)
     RUN/tokenizer        the fitted tokenizer                      (where there is one)
     RUN/semantic-ids     one row of codes per item                 (where the recommender needs or learns them)
     RUN/recommender      the trained recommender
@@ -35,11 +36,12 @@ from tesserec.data.splits import Split
 from tesserec.environment import cache_folder, library
 from tesserec.errors import ArtifactError
 from tesserec.evaluation import Report, evaluate
-from tesserec.pipeline.recipe import Choice, FileIds, Recipe, SplitConfig
+from tesserec.pipeline.recipe import Choice, Collaborative, FileIds, Recipe, SplitConfig
 from tesserec.progress import SILENT, Progress
 from tesserec.recommenders import load_recommender, make_recommender, recommender_class
 from tesserec.text import TextConfig, encode_items
 from tesserec.text.embeddings import Embeddings
+from tesserec.text.imports import read_embeddings
 from tesserec.tokenizers import load_tokenizer, make_tokenizer
 from tesserec.tokenizers.imports import read_semantic_ids
 from tesserec.tokenizers.semantic_ids import SemanticIds
@@ -96,6 +98,10 @@ class Run:
     @cached_property
     def embeddings(self) -> Embeddings:
         return Embeddings.load(self._made("embeddings"))
+
+    @cached_property
+    def collaborative(self) -> Embeddings:
+        return Embeddings.load(self._made("collaborative"))
 
     @cached_property
     def tokenizer(self) -> "ItemTokenizer":
@@ -164,7 +170,10 @@ def run(recipe: Recipe, dataset_folder: PathLike, out: PathLike, *, progress: Pr
     if recipe.tokenizer is not None and isinstance(recipe.tokenizer.config, FileIds):
         semantic_ids = _read_ids(recipe.tokenizer.config, dataset, stages)
     elif recipe.tokenizer is not None and recipe.text is not None:
-        semantic_ids = _make_ids(recipe.text, recipe.tokenizer, dataset, stages)
+        collaborative = None
+        if recipe.collaborative is not None:
+            collaborative = _collaborative_vectors(recipe.collaborative, recipe.split, split, stages)
+        semantic_ids = _make_ids(recipe.text, recipe.tokenizer, dataset, collaborative, stages)
     elif recipe.text is not None:
         _embed(recipe.text, dataset, stages)
         embeddings = Embeddings.load(stages.folder / "embeddings")
@@ -216,20 +225,44 @@ def _embed(text: TextConfig, dataset: Dataset, stages: "_Stages") -> str:
     return stages.make("embeddings", [stages.data_fingerprint, to_dict(text), _content(text.model or "")], embed)
 
 
-def _make_ids(text: TextConfig, tokenizer: Choice, dataset: Dataset, stages: "_Stages") -> SemanticIds:
-    """The three stages from item texts to semantic IDs."""
+def _collaborative_vectors(config: Collaborative, cut: SplitConfig, split: Split, stages: "_Stages") -> str:
+    """The stage of item vectors of who took what; its fingerprint."""
+
+    def read(folder: Path, _: Path) -> None:
+        read_embeddings(config.path, split.dataset.catalogue).save(folder)
+
+    def train(folder: Path, checkpoints: Path) -> None:
+        from tesserec.recommenders.sasrec import SASRec
+
+        model = SASRec(config.model, config.training)
+        model.fit(split, checkpoints=checkpoints, progress=stages.progress)
+        Embeddings(split.dataset.catalogue, model.item_vectors, config=config.to_dict()).save(folder)
+
+    if config.method == "file":
+        inputs = [stages.data_fingerprint, config.to_dict(), _content(config.path)]
+        return stages.make("collaborative", inputs, read)
+    return stages.make("collaborative", [stages.data_fingerprint, to_dict(cut), config.to_dict()], train)
+
+
+def _make_ids(
+    text: TextConfig, tokenizer: Choice, dataset: Dataset, collaborative: str | None, stages: "_Stages"
+) -> SemanticIds:
+    """The three stages from item texts, and collaborative vectors where there are any, to semantic IDs."""
     progress = stages.progress
 
     def fit(folder: Path, _: Path) -> None:
         unfitted = make_tokenizer(tokenizer.method, to_dict(tokenizer.config))
-        unfitted.fit(Embeddings.load(stages.folder / "embeddings"), progress=progress).save(folder)
+        vectors = Embeddings.load(stages.folder / "collaborative") if collaborative else None
+        embeddings = Embeddings.load(stages.folder / "embeddings")
+        unfitted.fit(embeddings, collaborative=vectors, progress=progress).save(folder)
 
     def encode(folder: Path, _: Path) -> None:
         fitted = load_tokenizer(stages.folder / "tokenizer")
-        fitted.encode(Embeddings.load(stages.folder / "embeddings")).save(folder)
+        fitted.encode(Embeddings.load(stages.folder / "embeddings"), progress=progress).save(folder)
 
     embedded = _embed(text, dataset, stages)
-    fitted = stages.make("tokenizer", [embedded, tokenizer.to_dict()], fit)
+    read = [embedded, collaborative] if collaborative else [embedded]
+    fitted = stages.make("tokenizer", [*read, tokenizer.to_dict()], fit)
     stages.make("semantic-ids", [embedded, fitted], encode)
     return SemanticIds.load(stages.folder / "semantic-ids")
 

@@ -175,6 +175,12 @@ class SASRec(ScoringRecommender):
         return scores
 
     @property
+    def item_vectors(self) -> FloatArray:
+        """(N, width) float32 the table by which items are read and scored; rows in catalogue order."""
+        vectors: FloatArray = self._fitted_network.items.weight.detach().cpu().numpy().copy()
+        return vectors
+
+    @property
     def _fitted_network(self) -> SASRecNetwork:
         if self.network is None:
             raise ConfigError("This sasrec recommender has not been fitted. Call fit(split), or load a trained one.")
