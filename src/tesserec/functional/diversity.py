@@ -24,11 +24,11 @@ def diversity_loss(codebook: Tensor, codes: Tensor, clusters: Tensor) -> Tensor:
     Source: Wang et al. 2024 (LETTER, arXiv 2405.07314), equation 6, with the mean over its random positives.
     """
     share = torch.bincount(codes, minlength=len(codebook)) / len(codes)  # (K,) n_c / B
-    logits = _logits(codebook)
-    positive = (clusters[:, None] == clusters).fill_diagonal_(False)  # (K, K)
-    n_positives = positive.sum(dim=1)
-    attraction = logits.masked_fill(~positive, 0).sum(dim=1) / n_positives.clamp_min(1)
-    loss = torch.logsumexp(logits, dim=1) - attraction  # (K,)
+    n_positives = torch.bincount(clusters)[clusters] - 1  # (K,)
+    n_clusters = int(clusters.max()) + 1
+    sums = codebook.new_zeros(n_clusters, codebook.shape[1]).index_add(0, clusters, codebook)
+    attraction = (codebook * (sums[clusters] - codebook)).sum(dim=1) / n_positives.clamp_min(1)  # to the others' mean
+    loss = torch.logsumexp(_logits(codebook), dim=1) - attraction  # (K,)
     return (share * (n_positives > 0) * loss).sum()
 
 

@@ -81,7 +81,7 @@ class ItemTokenizer(ABC):
                 f"{n_items} items cannot fill a codebook of {self.config.codebook_size} codewords. Set codebook_size "
                 f"to {n_items} or less (a quarter of the items or less is sensible)."
             )
-        if (embeddings.vectors == embeddings.vectors[0]).all():
+        if all((vector == embeddings.vectors[0]).all() for vector in embeddings.vectors):  # stops at the first other
             raise DataError(
                 f"All {n_items} embeddings are equal, so that no code could tell items apart. Check the item texts, "
                 "and the columns that they are made of (text.template)."

@@ -81,7 +81,8 @@ def separate_by_assignment(codes: IntArray, vectors: FloatArray, last_level: Las
     """
     codes = codes.copy()
     prefix = _groups(codes[:, :-1])
-    collides = np.bincount(_groups(codes))[_groups(codes)] > 1
+    id_group = _groups(codes)
+    collides = np.bincount(id_group)[id_group] > 1
     affected = np.isin(prefix, prefix[collides])
     for block in _blocks(_members(prefix, np.flatnonzero(affected))):
         residuals, codebook = last_level(np.concatenate(block))

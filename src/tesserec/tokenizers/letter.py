@@ -30,17 +30,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tesserec.errors import ConfigError
 from tesserec.functional.diversity import diversity_loss, sampled_diversity_loss
 from tesserec.functional.kmeans import balanced_clusters
+from tesserec.functional.losses import softmax_cross_entropy
 from tesserec.networks.rq_autoencoder import RQAutoencoder
 from tesserec.tokenizers.autoencoder import AutoencoderConfig, AutoencoderTokenizer, semantic_loss
 from tesserec.tokenizers.collisions import CollisionPolicy
 from tesserec.types import FloatArray
 
+FIRST_ITERATIONS, LATER_ITERATIONS = 10, 2  # of clustering; later ones go on from the last centres
 SIZE_BOUNDS = (10 / 25.6, 60 / 25.6)  # of a cluster, in equal shares of the codebook
 
 
@@ -80,8 +81,8 @@ def collaborative_loss(latent: Tensor, collaborative: Tensor) -> Tensor:
     Returns:
         A scalar in float32, about ln B at first. Neither vector is scaled, and there is no temperature.
     """
-    logits = (latent @ collaborative.T).float()  # (B, B)
-    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+    own = torch.arange(len(latent), device=latent.device)
+    return softmax_cross_entropy(latent, collaborative, own) / len(latent)
 
 
 def cluster_bounds(codebook_size: int, n_clusters: int) -> tuple[int, int, int]:
@@ -128,6 +129,7 @@ class Letter(AutoencoderTokenizer):
                 size_min=size_min,
                 size_max=size_max,
                 centres=self._centres[level],
+                n_iterations=FIRST_ITERATIONS if self._centres[level] is None else LATER_ITERATIONS,
                 seed=config.seed + level,
             )
             self._clusters.append(torch.from_numpy(clusters).to(table.device))
