@@ -43,7 +43,7 @@ from tesserec.recommenders.validation import validation_metric
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.training.batching import parts_by_length
 from tesserec.training.config import TrainingConfig
-from tesserec.training.devices import resolve_device
+from tesserec.training.devices import resolve_device, resolve_precision
 from tesserec.training.loop import Step, TrainingLog, train
 from tesserec.training.saving import read_network, write_network
 from tesserec.training.seeds import seed_of, seeded
@@ -210,6 +210,9 @@ class TigerObjective:
     def __init__(self, tiger: "Tiger", split: Split) -> None:
         self.tiger, self.samples = tiger, Samples.of(split.train)
         self.batch_size, self.seed = tiger.training.batch_size, tiger.training.seed
+        device = resolve_device(tiger.training.device)
+        dtype = resolve_precision(tiger.training.precision, device)
+        self.few_shapes = device.type == "cpu" and dtype != torch.float32
 
     def n_steps(self, epoch: int) -> int:
         return -(-len(self.samples.users) // self.batch_size)
@@ -227,8 +230,9 @@ class TigerObjective:
         if users is not None:
             unknown = np.random.default_rng(seed).random(len(users)) < UNKNOWN_USER_SHARE
             users = np.where(unknown, len(tiger.vocabulary) - 1, users)
-        parts = [part for _, part in tiger.batches(histories, users, targets, tiger.training.tokens_per_part)]
-        return Step(parts, len(rows))
+        max_tokens = tiger.training.tokens_per_part
+        batches = tiger.batches(histories, users, targets, max_tokens, few_shapes=self.few_shapes)
+        return Step([batch for _, batch in batches], len(rows))
 
     def loss(self, model: nn.Module, part: Batch, device: torch.device) -> Tensor:
         loss: Tensor = model(to_device(part, device))
@@ -305,7 +309,13 @@ class Tiger(Recommender):
         return self.vocabulary.first_user + self._user_bucket[users]
 
     def batches(
-        self, histories: Sequences, users: IntArray | None, targets: IntArray | None, max_tokens: int
+        self,
+        histories: Sequences,
+        users: IntArray | None,
+        targets: IntArray | None,
+        max_tokens: int,
+        *,
+        few_shapes: bool = True,
     ) -> Iterator[tuple[IntArray, Batch]]:
         """Histories as token batches of similar length.
 
@@ -314,6 +324,8 @@ class Tiger(Recommender):
             users: (B,) user tokens, or None: the unknown user, where there are user tokens.
             targets: (B,) item rows, or None when decoding.
             max_tokens: of a batch, about.
+            few_shapes: fill up rows and lengths to few different ones, for kernels that are compiled for every shape;
+                otherwise a batch is as long as its longest history.
 
         Yields:
             The rows that a batch holds, and the batch.
@@ -322,9 +334,10 @@ class Tiger(Recommender):
         n_levels, lengths = self.semantic_ids.n_levels, recent.lengths
         front = 1 if self.config.user_buckets else 0
         tokens_per_row = np.maximum(lengths * n_levels + front, 1)
-        multiple = ROW_MULTIPLE if targets is not None else ROW_MULTIPLE_DECODING
+        multiple = 1 if not few_shapes else ROW_MULTIPLE if targets is not None else ROW_MULTIPLE_DECODING
         for rows in parts_by_length(tokens_per_row, max_tokens=max_tokens, multiple=multiple):
-            part, n_items = recent.take(rows), self._padded_length(int(lengths[rows].max()))
+            part, n_items = recent.take(rows), int(lengths[rows].max())
+            n_items = self._padded_length(n_items) if few_shapes else n_items
             column = np.arange(n_items)
             real = column < lengths[rows, None]
             items = part.values[np.where(real, part.starts[:, None] + column, 0)]
