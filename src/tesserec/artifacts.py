@@ -76,11 +76,14 @@ def write_artifact(
         with write_artifact(out, kind="embeddings", config=to_dict(config), sizes={"items": n}) as staging:
             np.save(staging / "vectors.npy", vectors)
 
-    An earlier artefact at `folder` is replaced; if the block raises, it stays and the staging folder is removed.
+    An earlier artefact of the same kind at `folder` is replaced; if the block raises, it stays and the staging folder
+    is removed.
+
+    Raises:
+        ArtifactError: there is something else at `folder`: a file, or an artefact of another kind.
     """
     final = Path(folder)
-    if final.exists() and not (final / MANIFEST).exists() and any(final.iterdir()):
-        raise ArtifactError(f"{final} exists and is not an artefact of ours. Choose another folder, or empty this one.")
+    _check_replaceable(final, kind)
     final.parent.mkdir(parents=True, exist_ok=True)
     staging = final.with_name(f".{final.name}.{os.getpid()}.partial")
     shutil.rmtree(staging, ignore_errors=True)
@@ -99,6 +102,21 @@ def write_artifact(
         _swap(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check_replaceable(final: Path, kind: str) -> None:
+    """Nothing is there, or an artefact of this kind."""
+    if final.exists() and not final.is_dir():
+        raise ArtifactError(f"{final} is a file, and an artefact is a folder. Choose another place.")
+    if final.exists() and not (final / MANIFEST).exists() and any(final.iterdir()):
+        raise ArtifactError(f"{final} exists and is not an artefact of ours. Choose another folder, or empty this one.")
+    if (final / MANIFEST).exists():
+        found = read_manifest(final).kind
+        if found != kind:
+            raise ArtifactError(
+                f"{final} holds an artefact of kind '{found}', which one of kind '{kind}' would replace. "
+                "Choose another folder."
+            )
 
 
 def _swap(staging: Path, final: Path) -> None:

@@ -176,6 +176,36 @@ def raw_shop(folder: Path, items: list[dict[str, str]], n_events: int = 4) -> Pa
     return folder
 
 
+def test_results_never_replace_an_artefact_of_another_kind_or_a_file(data, popularity, tmp_path):
+    kept = tmp_path / "data"
+    shutil.copytree(data, kept)
+    refused(tesserec("evaluate", popularity, "--out", kept), "kind 'dataset'", "Choose another folder")
+    assert len(Dataset.load(kept).catalogue) == 50
+    taken = tmp_path / "notes.txt"
+    taken.write_text("mine")
+    refused(tesserec("evaluate", popularity, "--out", taken), "notes.txt is a file")
+    refused(tesserec("run", "popularity", "--data", data, "--out", taken), "notes.txt")
+    assert taken.read_text() == "mine"
+
+
+def test_titles_come_from_the_data_set_of_the_run_alone(popularity, tmp_path):
+    other = tmp_path / "other"
+    synthetic_catalogue(SyntheticConfig(n_users=60, n_items=60)).save(other)
+    refused(tesserec("recommend", popularity, "--history", "i00001", "--data", other), "other items than the run")
+
+
+def test_an_empty_file_of_an_artefact_is_refused_with_the_way_out(data, popularity, tmp_path):
+    broken = tmp_path / "data"
+    shutil.copytree(data, broken)
+    (broken / "values.npy").write_bytes(b"")
+    refused(tesserec("recommend", popularity, "--history", "i00001", "--data", broken), "damaged")
+
+
+@pytest.mark.parametrize("setting", ["training.seed=-1", "training.learning_rate=nan"])
+def test_numbers_that_no_training_can_use_are_refused(data, tmp_path, setting):
+    refused(tesserec("run", "sasrec", "--data", data, "--out", tmp_path / "run", "--set", setting), setting[9:13])
+
+
 def test_a_catalogue_larger_than_the_codes_can_name_is_refused(data, tmp_path):
     run = ("run", "tiger", "--data", data, "--out", tmp_path / "run", *TIGER)
     refused(tesserec(*run, "--set", "tokenizer.extra_level_size=3"), "extra_level_size")

@@ -25,7 +25,7 @@ LOG_SECONDS = 30.0  # between lines about a task where stderr is no terminal but
 
 
 def reporting(verb: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """A verb that ends user errors with their message and exit code 2; bugs of ours keep their traceback."""
+    """A verb that ends user errors, unusable paths too, with a message and exit code 2; bugs keep their traceback."""
 
     @functools.wraps(verb)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
@@ -33,6 +33,11 @@ def reporting(verb: Callable[Arguments, None]) -> Callable[Arguments, None]:
             verb(*args, **kwargs)
         except TesserecError as error:
             print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            print(f"error: {error.filename}: {error.strerror}. Check the path and its permissions.", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             print("\ninterrupted: the same command, started again, goes on from what is finished", file=sys.stderr)

@@ -108,7 +108,7 @@ class Dataset:
             times = np.load(path / "times.npy", mmap_mode="r") if (path / "times.npy").exists() else None
             values, offsets = np.load(path / "values.npy", mmap_mode="r"), np.load(path / "offsets.npy")
             dataset.report = json.loads((path / "report.json").read_text())
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError) as error:
             raise ArtifactError(
                 f"{path} is damaged: {error}. Prepare the data again with `tesserec prepare`."
             ) from None

@@ -142,7 +142,7 @@ class Report:
             table = pq.read_table(path / "per_user.parquet")
             columns = {name: table[name].to_numpy() for name in table.column_names}
             ranks = Ranks(**{name: columns.pop(name) for name in (*RANK_COLUMNS, "exact") if name in columns})
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError) as error:
             raise ArtifactError(f"{path} is damaged: {error}. Evaluate again.") from None
         if len(table) != manifest.sizes["cases"]:
             raise ArtifactError(f"{path} is damaged: {len(table)} rows, not {manifest.sizes['cases']}. Evaluate again.")

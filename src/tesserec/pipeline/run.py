@@ -133,8 +133,13 @@ class Run:
 
     def titled(self, answer: "Recommendations") -> list[list[dict[str, Any]]]:
         """Recommendations as plain rows: `item_id`, `title` and `score`, best first."""
-        names = titles(self.split.dataset)
-        item_ids = answer.catalogue.item_ids
+        dataset, item_ids = self.split.dataset, answer.catalogue.item_ids
+        if dataset.catalogue.fingerprint != answer.catalogue.fingerprint:
+            raise ArtifactError(
+                f"{self.dataset_folder} has other items than the run in {self.folder} was trained on, so its titles do "
+                "not belong to them. Give the data set of the run: --data."
+            )
+        names = titles(dataset)
         return [
             [
                 {"item_id": item_ids[item], "title": names[item], "score": score}

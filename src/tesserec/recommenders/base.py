@@ -292,7 +292,7 @@ class Recommender(ABC):
             found, expected = recommender.catalogue.fingerprint, manifest.sources["catalogue"]
             require_same("items.parquet", found, "the manifest", expected, remedy="Train the recommender again.")
             recommender._read(path)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError) as error:
             raise ArtifactError(f"{path} is damaged: {error}. Train the recommender again.") from None
         return recommender
 

@@ -35,12 +35,12 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "tokens_per_part", "learning_rate", "validate_every", "patience")
         for name in positive:
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ConfigError(f"training.{name} is {getattr(self, name)}. Use a value above 0.")
         for name in ("max_steps", "max_seconds", "clip_norm", "validation_users"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"training.{name} is {value}. Use a value above 0, or none.")
-        for name in ("weight_decay", "warmup_steps", "checkpoint_seconds"):
-            if getattr(self, name) < 0:
+        for name in ("weight_decay", "warmup_steps", "checkpoint_seconds", "seed"):
+            if not getattr(self, name) >= 0:
                 raise ConfigError(f"training.{name} is {getattr(self, name)}. Use 0 or more.")
