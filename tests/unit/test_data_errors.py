@@ -136,6 +136,14 @@ def test_a_table_of_items_with_a_broken_line(tmp_path):
         prepare(tmp_path / "log.csv", items=items)
 
 
+def test_logs_of_two_formats_in_a_folder_are_listed_unless_one_is_asked_for(tmp_path):
+    write(tmp_path, "a.inter", "user_id:token\titem_id:token\ttimestamp:float\nu1\ta\t1\n")
+    write(tmp_path, "log.csv", GOOD)
+    with pytest.raises(DataError, match=r"logs of two formats: a.inter, and log.csv of format 'table'. Give the one"):
+        prepare(tmp_path)
+    assert len(prepare(tmp_path, config=PrepareConfig(format="recbole")).catalogue) == 1
+
+
 def test_two_logs_in_a_folder_are_listed(tmp_path):
     write(tmp_path, "train.csv", GOOD)
     write(tmp_path, "test.csv", GOOD)

@@ -40,6 +40,8 @@ FORMATS = {
     "table": Reader(tables.event_files, tables.read, tables.item_files),
 }
 
+WHOLE_FOLDER = ("movielens",)  # formats that say what every file of their folder is
+
 
 @dataclass(frozen=True)
 class Source:
@@ -79,13 +81,29 @@ def recognise(path: Path, *, format: str, items: Path | None, named: Mapping[str
                 f"{path} holds {len(logs)} logs of format {name!r}: {_listed(logs)}. Give the one to read as SOURCE."
             )
         if logs:
-            return Source(name, logs[0], items or _item_table(path, reader.item_files(files, named)))
+            tables_of_items = reader.item_files(files, named)
+            if format == "auto" and name not in WHOLE_FOLDER:
+                _check_no_other_log(
+                    path, [file for file in files if file not in (*logs, *tables_of_items)], logs, named
+                )
+            return Source(name, logs[0], items or _item_table(path, tables_of_items))
     if path.is_file() and (format != "auto" or tables.is_table(path)):
         return Source("table" if format == "auto" else format, path, items)  # reading it will say what is missing
     raise DataError(
         f"{path} is not recognised as {' or '.join(map(repr, candidates))}. It holds: {_described(files, named)}. "
         f"Name the columns with --columns user=COLUMN,item=COLUMN, or the format with --format ({', '.join(FORMATS)})."
     )
+
+
+def _check_no_other_log(path: Path, others: Sequence[Path], logs: Sequence[Path], named: Mapping[str, str]) -> None:
+    """Files that the recognised format has no use for must not be logs of another one."""
+    for name, reader in FORMATS.items():
+        rivals = reader.event_files(others, named)
+        if rivals:
+            raise DataError(
+                f"{path} holds logs of two formats: {_listed(logs)}, and {_listed(rivals)} of format {name!r}. "
+                "Give the one to read as SOURCE."
+            )
 
 
 def _item_table(path: Path, found: list[Path]) -> Path | None:
