@@ -201,6 +201,15 @@ def test_an_empty_file_of_an_artefact_is_refused_with_the_way_out(data, populari
     refused(tesserec("recommend", popularity, "--history", "i00001", "--data", broken), "damaged")
 
 
+def test_a_recommender_with_a_changed_byte_is_refused(data, tmp_path):
+    assert tesserec("run", "item-graph", "--data", data, "--out", tmp_path / "run").exit_code == 0
+    weights = tmp_path / "run" / "recommender" / "features_indptr.npy"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 0xFF
+    weights.write_bytes(content)
+    refused(tesserec("recommend", tmp_path / "run", "--history", "i00001"), "is damaged", "Train the recommender again")
+
+
 @pytest.mark.parametrize("setting", ["training.seed=-1", "training.learning_rate=nan"])
 def test_numbers_that_no_training_can_use_are_refused(data, tmp_path, setting):
     refused(tesserec("run", "sasrec", "--data", data, "--out", tmp_path / "run", "--set", setting), setting[9:13])

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from tesserec.artifacts import read_manifest, require_same, write_artifact
+from tesserec.artifacts import fingerprint_folder, read_manifest, require_same, write_artifact
 from tesserec.config import build, to_dict
 from tesserec.data.catalogue import Catalogue
 from tesserec.data.sequences import Sequences
@@ -282,6 +282,10 @@ class Recommender(ABC):
             raise ArtifactError(
                 f"{path} holds a {manifest.config['method']} recommender, not a {cls.method}. "
                 "Load it with load_recommender."
+            )
+        if fingerprint_folder(path) != manifest.fingerprint:
+            raise ArtifactError(
+                f"{path} is damaged: its files are not those that were saved. Train the recommender again."
             )
         recommender = cls._from_manifest(path, manifest.config)
         try:
