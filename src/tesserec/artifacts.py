@@ -110,13 +110,15 @@ def _check_replaceable(final: Path, kind: str) -> None:
         raise ArtifactError(f"{final} is a file, and an artefact is a folder. Choose another place.")
     if final.exists() and not (final / MANIFEST).exists() and any(final.iterdir()):
         raise ArtifactError(f"{final} exists and is not an artefact of ours. Choose another folder, or empty this one.")
-    if (final / MANIFEST).exists():
+    try:
         found = read_manifest(final).kind
-        if found != kind:
-            raise ArtifactError(
-                f"{final} holds an artefact of kind '{found}', which one of kind '{kind}' would replace. "
-                "Choose another folder."
-            )
+    except ArtifactError:  # nothing there, or damaged: building it again is the remedy
+        return
+    if found != kind:
+        raise ArtifactError(
+            f"{final} holds an artefact of kind '{found}', which one of kind '{kind}' would replace. "
+            "Choose another folder."
+        )
 
 
 def _swap(staging: Path, final: Path) -> None:

@@ -188,6 +188,14 @@ def test_results_never_replace_an_artefact_of_another_kind_or_a_file(data, popul
     assert taken.read_text() == "mine"
 
 
+def test_an_artefact_whose_manifest_is_damaged_can_be_built_again(popularity, tmp_path):
+    report = tmp_path / "report"
+    assert tesserec("evaluate", popularity, "--out", report).exit_code == 0
+    (report / "manifest.json").write_text("{")
+    assert tesserec("evaluate", popularity, "--out", report).exit_code == 0
+    assert json.loads((report / "manifest.json").read_text())["kind"] == "report"
+
+
 def test_titles_come_from_the_data_set_of_the_run_alone(popularity, tmp_path):
     other = tmp_path / "other"
     synthetic_catalogue(SyntheticConfig(n_users=60, n_items=60)).save(other)
