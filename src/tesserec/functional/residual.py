@@ -12,6 +12,17 @@ Distance = Literal["euclidean", "cosine"]  # by which a level chooses its codewo
 ROWS_AT_A_TIME = 16_384
 
 
+def level_distances(kind: Literal["euclidean", "cosine", "mixed"], n_levels: int) -> tuple[Distance, ...]:
+    """The distance of each level; "mixed" is cosine on all but the last (Lin et al. 2025, arXiv 2502.16474).
+
+    >>> level_distances("mixed", 3)
+    ('cosine', 'cosine', 'euclidean')
+    """
+    last: Distance = "cosine" if kind == "cosine" else "euclidean"
+    others: Distance = "euclidean" if kind == "euclidean" else "cosine"
+    return (others,) * (n_levels - 1) + (last,)
+
+
 def unit_rows(x: Tensor) -> Tensor:
     """Rows scaled to length 1; rows of zeros stay zero."""
     norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)

@@ -31,6 +31,12 @@ def mlp(widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+def mean_and_deviation(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """(D,) each, by which (N, D) embeddings are standardised; 1 for a dimension that is the same for all items."""
+    std = vectors.std(dim=0, correction=0)
+    return vectors.mean(dim=0), torch.where(std > 1e-6, std, 1.0)
+
+
 @dataclass(frozen=True)
 class Pass:
     """What a loss needs of a batch that went through."""
@@ -100,8 +106,7 @@ class RQAutoencoder(nn.Module):
     @torch.no_grad()
     def standardise(self, vectors: Tensor) -> None:
         """Take mean and deviation from (N, D) embeddings."""
-        self.mean, std = vectors.mean(dim=0), vectors.std(dim=0, correction=0)
-        self.std = torch.where(std > 1e-6, std, 1.0)  # a dimension that is the same for all items says nothing
+        self.mean, self.std = mean_and_deviation(vectors)
 
     @torch.no_grad()
     def encode_all(self, x: Tensor) -> Tensor:

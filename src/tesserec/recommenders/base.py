@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ BLOCK = 1024  # histories scored at a time: bounds the (BLOCK, N) score matrix
 
 Histories = Sequences | Sequence[Sequence[str]]
 ItemSet = Iterable[str] | BoolArray
+Fitted = TypeVar("Fitted")
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,11 +129,15 @@ class Recommender(ABC):
     @property
     def fitted_catalogue(self) -> Catalogue:
         """The catalogue, once fitted or loaded."""
-        if self.catalogue is None:
+        return self._fitted(self.catalogue)
+
+    def _fitted(self, part: Fitted | None) -> Fitted:
+        """What fit and load set, once they have."""
+        if part is None:
             raise ConfigError(
                 f"This {self.method} recommender has not been fitted. Call fit(split), or load a trained one."
             )
-        return self.catalogue
+        return part
 
     @property
     def n_parameters(self) -> int:

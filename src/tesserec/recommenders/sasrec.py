@@ -26,7 +26,6 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from tesserec.artifacts import fingerprint_json
 from tesserec.config import build, to_dict
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
@@ -37,10 +36,10 @@ from tesserec.networks.causal import Block, Packed
 from tesserec.progress import Progress
 from tesserec.recommenders.base import ScoringRecommender
 from tesserec.recommenders.next_item import NextItemSteps, Part, last_states
-from tesserec.recommenders.validation import validation_metric
+from tesserec.recommenders.validation import train_by_validation
 from tesserec.training.config import TrainingConfig
 from tesserec.training.devices import resolve_device
-from tesserec.training.loop import TrainingLog, train
+from tesserec.training.loop import TrainingLog
 from tesserec.training.saving import read_network, write_network
 from tesserec.training.seeds import seeded
 from tesserec.types import FloatArray
@@ -143,27 +142,8 @@ class SASRec(ScoringRecommender):
         with seeded(training.seed):
             self.network = SASRecNetwork(split.n_items, self.config)
 
-        def validate(model: nn.Module) -> float:
-            return validation_metric(
-                self, split, training.metric, n_users=training.validation_users, seed=training.seed
-            )
-
-        identity = fingerprint_json(
-            {
-                "method": self.method,
-                "config": to_dict(self.config),
-                "split": split.name,
-                "data": self.dataset_fingerprint,
-            }
-        )
-        self.log = train(
-            self.network,
-            objective,
-            training,
-            validate=validate,
-            checkpoints=checkpoints,
-            identity=identity,
-            progress=progress,
+        self.log = train_by_validation(
+            self, self.network, objective, split, training, checkpoints=checkpoints, progress=progress
         )
 
     @torch.inference_mode()
@@ -182,9 +162,7 @@ class SASRec(ScoringRecommender):
 
     @property
     def _fitted_network(self) -> SASRecNetwork:
-        if self.network is None:
-            raise ConfigError("This sasrec recommender has not been fitted. Call fit(split), or load a trained one.")
-        return self.network
+        return self._fitted(self.network)
 
     # -- saving --------------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tesserec.artifacts import fingerprint_bytes, fingerprint_json
+from tesserec.artifacts import fingerprint_bytes
 from tesserec.config import build, to_dict
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Cases, Split
@@ -39,12 +39,12 @@ from tesserec.functional.trie import ConstraintIndex, ItemSets, Restriction
 from tesserec.networks.t5 import T5, Memory, Past, T5Config
 from tesserec.progress import SILENT, Progress
 from tesserec.recommenders.base import Candidates, Ranks, Recommendations, Recommender, blocks, top_k
-from tesserec.recommenders.validation import validation_metric
+from tesserec.recommenders.validation import train_by_validation
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.training.batching import parts_by_length
 from tesserec.training.config import TrainingConfig
 from tesserec.training.devices import resolve_device, resolve_precision
-from tesserec.training.loop import Step, TrainingLog, train
+from tesserec.training.loop import Step, TrainingLog
 from tesserec.training.saving import read_network, write_network
 from tesserec.training.seeds import seed_of, seeded
 from tesserec.types import IntArray
@@ -289,17 +289,9 @@ class Tiger(Recommender):
             self._user_bucket = np.array(
                 [user_bucket(user, self.config.user_buckets) for user in split.dataset.user_ids]
             )
-        training = self.training
-        self.log = train(
-            self.network,
-            TigerObjective(self, split),
-            training,
-            validate=lambda _: validation_metric(
-                self, split, training.metric, n_users=training.validation_users, seed=training.seed
-            ),
-            checkpoints=checkpoints,
-            identity=fingerprint_json([self.full_config, self.sources]),
-            progress=progress,
+        objective = TigerObjective(self, split)
+        self.log = train_by_validation(
+            self, self.network, objective, split, self.training, checkpoints=checkpoints, progress=progress
         )
 
     def user_tokens(self, users: IntArray | None) -> IntArray | None:
@@ -334,7 +326,9 @@ class Tiger(Recommender):
         n_levels, lengths = self.semantic_ids.n_levels, recent.lengths
         front = 1 if self.config.user_buckets else 0
         tokens_per_row = np.maximum(lengths * n_levels + front, 1)
-        multiple = 1 if not few_shapes else ROW_MULTIPLE if targets is not None else ROW_MULTIPLE_DECODING
+        multiple = 1
+        if few_shapes:
+            multiple = ROW_MULTIPLE if targets is not None else ROW_MULTIPLE_DECODING
         for rows in parts_by_length(tokens_per_row, max_tokens=max_tokens, multiple=multiple):
             part, n_items = recent.take(rows), int(lengths[rows].max())
             n_items = self._padded_length(n_items) if few_shapes else n_items

@@ -39,7 +39,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tesserec.artifacts import fingerprint_json, read_manifest
+from tesserec.artifacts import read_manifest
 from tesserec.config import build, to_dict
 from tesserec.data.catalogue import Catalogue
 from tesserec.data.sequences import Sequences
@@ -52,6 +52,7 @@ from tesserec.functional.residual import (
     Distance,
     Quantized,
     compared_by,
+    level_distances,
     nearest,
     paper_residual,
     quantize_for_training,
@@ -59,16 +60,17 @@ from tesserec.functional.residual import (
     unit_rows,
 )
 from tesserec.networks.causal import Block, Packed
+from tesserec.networks.rq_autoencoder import mean_and_deviation, mlp
 from tesserec.progress import Progress
 from tesserec.recommenders.base import ScoringRecommender
 from tesserec.recommenders.next_item import NextItemSteps, Part, last_states
-from tesserec.recommenders.validation import validation_metric
+from tesserec.recommenders.validation import train_by_validation
 from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers.collisions import with_extra_level
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.training.config import TrainingConfig
 from tesserec.training.devices import resolve_device
-from tesserec.training.loop import Step, TrainingLog, train
+from tesserec.training.loop import Step, TrainingLog
 from tesserec.training.saving import read_network, write_network
 from tesserec.training.seeds import seeded
 from tesserec.types import FloatArray, IntArray
@@ -131,9 +133,7 @@ class UnifiedConfig:
     @property
     def distances(self) -> tuple[Distance, ...]:
         """Of each level."""
-        last: Distance = "cosine" if self.distance == "cosine" else "euclidean"
-        others: Distance = "euclidean" if self.distance == "euclidean" else "cosine"
-        return (others,) * (self.n_levels - 1) + (last,)
+        return level_distances(self.distance, self.n_levels)
 
 
 # -- size --------------------------------------------------------------------------------------------------------------
@@ -209,14 +209,12 @@ def ema_update(
     return torch.lerp(total, sums, decay), torch.lerp(number, counts, decay)
 
 
-def mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers without bias at the start, ReLU between them, none after the last."""
-    layers = list[nn.Module]()
-    for width, following in pairwise(widths):
-        linear = nn.Linear(width, following)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+def without_bias_at_first(network: nn.Sequential) -> nn.Sequential:
+    """The same network, its biases set to zero."""
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            nn.init.zeros_(layer.bias)
+    return network
 
 
 class Quantizer(nn.Module):
@@ -239,7 +237,7 @@ class Quantizer(nn.Module):
         self.register_buffer("std", torch.ones(text_width))
         self.register_buffer("power", torch.ones(()))
         widths = (text_width, *config.hidden, config.latent_width)
-        self.encoder, self.decoder = mlp(widths), mlp(widths[::-1])
+        self.encoder, self.decoder = without_bias_at_first(mlp(widths)), without_bias_at_first(mlp(widths[::-1]))
         shape = (config.n_levels, config.codebook_size, config.latent_width)
         self.register_buffer("counts", torch.ones(shape[:2]))
         self.register_buffer("sums", torch.zeros(shape))
@@ -302,8 +300,7 @@ class Quantizer(nn.Module):
         """Statistics of the texts (N, D), the scale of the latents, and codebooks by k-means, level by level."""
         config = self.config
         if config.standardize:
-            self.mean, std = text.mean(dim=0), text.std(dim=0, correction=0)
-            self.std = torch.where(std > 1e-6, std, 1.0)  # a dimension that is the same for all items says nothing
+            self.mean, self.std = mean_and_deviation(text)
         x = self.standardized(text)
         self.power = x.square().sum(dim=1).mean().clamp_min(torch.finfo(x.dtype).tiny)
         length = torch.linalg.vector_norm(self.encoder(x), dim=1).mean()
@@ -533,29 +530,15 @@ class Unified(ScoringRecommender):
         if network.quantizer is not None and text is not None:
             network.quantizer.begin(text, training.seed)
 
-        def validate(model: nn.Module) -> float:
-            self._settle()
-            return validation_metric(
-                self, split, training.metric, n_users=training.validation_users, seed=training.seed
-            )
-
-        identity = fingerprint_json(
-            {
-                "method": self.method,
-                "config": to_dict(config),
-                "split": split.name,
-                "data": self.dataset_fingerprint,
-                "embeddings": self.embeddings_fingerprint,
-            }
-        )
-        self.log = train(
+        self.log = train_by_validation(
+            self,
             network,
             objective,
+            split,
             training,
-            validate=validate,
             checkpoints=checkpoints,
-            identity=identity,
             progress=progress,
+            before_ranking=self._settle,
         )
         self._settle()
 
@@ -630,9 +613,7 @@ class Unified(ScoringRecommender):
 
     @property
     def _fitted_network(self) -> UnifiedNetwork:
-        if self.network is None:
-            raise ConfigError("This unified recommender has not been fitted. Call fit(split), or load a trained one.")
-        return self.network
+        return self._fitted(self.network)
 
     # -- saving --------------------------------------------------------------------------------------------------------
 

@@ -1,10 +1,55 @@
-"""The validation value that decides when training stops and which weights are kept."""
+"""Training a recommender by its validation value, which decides when it stops and which weights are kept."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+from torch import nn
 
+from tesserec.artifacts import fingerprint_json
 from tesserec.data.splits import Split
 from tesserec.functional.metrics import expected_metric
+from tesserec.progress import Progress
 from tesserec.recommenders.base import Recommender
+from tesserec.training.config import TrainingConfig
+from tesserec.training.loop import Objective, TrainingLog, train
+
+
+def train_by_validation(
+    recommender: Recommender,
+    network: nn.Module,
+    objective: Objective,
+    split: Split,
+    training: TrainingConfig,
+    *,
+    checkpoints: Path | None,
+    progress: Progress,
+    before_ranking: Callable[[], None] = lambda: None,
+) -> TrainingLog:
+    """Train a recommender's network; it ranks the validation part with the weights as they are then.
+
+    A checkpoint is taken up if it is of this very configuration, data, split and whatever the recommender reads.
+
+    Args:
+        before_ranking: brings what the recommender keeps beside its network up to date.
+    """
+
+    def validate(_: nn.Module) -> float:
+        before_ranking()
+        return validation_metric(
+            recommender, split, training.metric, n_users=training.validation_users, seed=training.seed
+        )
+
+    identity = fingerprint_json([recommender.full_config, recommender.sources, split.name])
+    return train(
+        network,
+        objective,
+        training,
+        validate=validate,
+        checkpoints=checkpoints,
+        identity=identity,
+        progress=progress,
+    )
 
 
 def validation_metric(

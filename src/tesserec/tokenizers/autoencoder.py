@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from tesserec.errors import ConfigError, TrainingError
-from tesserec.functional.residual import GRADIENTS, Assign, Distance, last_level, nearest, residual_quantize
+from tesserec.functional.residual import (
+    GRADIENTS,
+    Assign,
+    Distance,
+    last_level,
+    level_distances,
+    nearest,
+    residual_quantize,
+)
 from tesserec.functional.sinkhorn import uniform_codes
 from tesserec.networks.rq_autoencoder import ROWS_AT_A_TIME, Pass, RQAutoencoder
 from tesserec.progress import Progress
@@ -61,9 +69,7 @@ class AutoencoderConfig(TokenizerConfig):
     @property
     def distances(self) -> tuple[Distance, ...]:
         """Of each level."""
-        last: Distance = "cosine" if self.distance == "cosine" else "euclidean"
-        others: Distance = "euclidean" if self.distance == "euclidean" else "cosine"
-        return (others,) * (self.n_levels - 1) + (last,)
+        return level_distances(self.distance, self.n_levels)
 
 
 def squared(errors: Tensor, reduction: str) -> Tensor:
