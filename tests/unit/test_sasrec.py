@@ -10,7 +10,7 @@ from tesserec.data import Dataset
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split, leave_one_out
 from tesserec.errors import ArtifactError, ConfigError, DataError
-from tesserec.networks.causal import pack
+from tesserec.networks.transformer import pack
 from tesserec.recommenders.next_item import next_items
 from tesserec.recommenders.sasrec import NextItem, SASRec, SASRecConfig, SASRecNetwork
 from tesserec.training.config import TrainingConfig

@@ -17,8 +17,8 @@ from tesserec.errors import ConfigError, DataError, TrainingError
 from tesserec.evaluation import evaluate
 from tesserec.functional.residual import paper_residual, quantize_for_training
 from tesserec.recommenders import load_recommender
+from tesserec.recommenders.item_vectors import CatalogueNextItem
 from tesserec.recommenders.unified import (
-    NextItem,
     Quantizer,
     Unified,
     UnifiedConfig,
@@ -56,7 +56,7 @@ def embeddings(split: Split = SPLIT, *, distinct: int = N_ITEMS) -> Embeddings:
 
 
 def fitted(config: UnifiedConfig = SMALL, training: TrainingConfig = BRIEF, texts: Embeddings | None = None) -> Unified:
-    return Unified(texts or embeddings(), config, training).fit(SPLIT)
+    return Unified(config, training, embeddings=texts or embeddings()).fit(SPLIT)
 
 
 def quantizer(config: UnifiedConfig = SMALL) -> Quantizer:
@@ -203,16 +203,17 @@ def test_asking_for_the_items_of_a_batch_gives_the_vectors_of_asking_for_all():
     with seeded(0):
         network = UnifiedNetwork(N_ITEMS, 10, SMALL).eval()
     text = torch.from_numpy(embeddings().vectors)
-    network.quantizer.begin(text, seed=0)
-    (parts,) = NextItem(SPLIT.train, text, N_ITEMS, SMALL, BRIEF).step(np.arange(6)).parts
+    network.items.quantizer.begin(text, seed=0)
+    (bundle,) = CatalogueNextItem(SPLIT.train, [text], N_ITEMS, SMALL, BRIEF).step(np.arange(6)).parts
+    parts = bundle.parts
     history = torch.cat([part.inputs.items[: len(part.targets)] for part in parts])
     items = history.unique()
     assert len(items) < N_ITEMS
-    some, every = network(parts, items, text[items]), network(parts, torch.arange(N_ITEMS), text)
+    some, every = network(parts, items, [text[items]]), network(parts, torch.arange(N_ITEMS), [text])
     assert_close(some.states, every.states)
     assert_close(some.vectors, every.vectors[items])
-    codes = network.quantizer.codes(text.numpy())
-    assert_close(network.item_vectors(codes), every.vectors)
+    codes = network.items.quantizer.codes(text.numpy())
+    assert_close(network.items.of_codes(codes), every.vectors)
 
 
 @pytest.mark.parametrize("settings", [{}, {"codebooks": "gradient"}, {"loss": "bce"}])
@@ -242,18 +243,18 @@ def test_an_interrupted_training_ends_with_the_weights_of_a_whole_one(settings, 
 
     training = replace(BRIEF, epochs=4, checkpoint_seconds=0.0)
     with pytest.raises(Killed):
-        Unified(embeddings(), config, training).fit(SPLIT, checkpoints=tmp_path, progress=Killer())
-    resumed = Unified(embeddings(), config, training).fit(SPLIT, checkpoints=tmp_path).network.state_dict()
+        Unified(config, training, embeddings=embeddings()).fit(SPLIT, checkpoints=tmp_path, progress=Killer())
+    resumed = Unified(config, training, embeddings=embeddings()).fit(SPLIT, checkpoints=tmp_path).network.state_dict()
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():
     with pytest.raises(TrainingError, match="The loss became nan at step 0"):
-        Unified(
-            Embeddings(SPLIT.dataset.catalogue, np.full((N_ITEMS, 10), 1e30, dtype=np.float32)),
-            replace(SMALL, standardize=False, latent_length=1e38), BRIEF,
-        ).fit(SPLIT)  # fmt: skip
+        fitted(
+            replace(SMALL, standardize=False, latent_length=1e38),
+            texts=Embeddings(SPLIT.dataset.catalogue, np.full((N_ITEMS, 10), 1e30, dtype=np.float32)),
+        )
 
 
 def test_where_all_texts_are_one_there_is_one_id_and_training_goes_on():
@@ -326,10 +327,10 @@ def test_the_reduction_is_the_published_one(n_items, codebook_size, published):
 
 def test_sizes_are_those_of_the_network_and_stand_on_the_protocol_card(model):
     parts, sizes = dict(model.network.named_parameters()), model.sizes
-    coders = sum(value.numel() for name, value in parts.items() if "encoder" in name or "decoder" in name)
+    coders = sum(value.numel() for name, value in parts.items() if "quantizer.encoder" in name or "decoder" in name)
     assert sizes["encoder_and_decoder"] == coders
-    assert sizes["id_table"] == parts["ids.weight"].numel()
-    assert sizes["codebooks"] == model.network.quantizer.codebooks.numel()
+    assert sizes["id_table"] == parts["items.ids.weight"].numel()
+    assert sizes["codebooks"] == model.network.items.quantizer.codebooks.numel()
     assert model.n_parameters == sum(value.numel() for value in parts.values()) + sizes["codebooks"]
     assert evaluate(model, SPLIT).card["model"]["sizes"] == sizes
 
@@ -340,12 +341,12 @@ def test_sizes_are_those_of_the_network_and_stand_on_the_protocol_card(model):
 def test_embeddings_that_do_not_fit_are_refused():
     catalogue = SPLIT.dataset.catalogue
     with pytest.raises(DataError, match="one vector per item, not 2 attributes of each"):
-        Unified(Embeddings(catalogue, np.ones((N_ITEMS, 2, 3)), ("title", "brand")), SMALL)
+        Unified(SMALL, embeddings=Embeddings(catalogue, np.ones((N_ITEMS, 2, 3)), ("title", "brand")))
     with pytest.raises(DataError, match="30 items cannot fill a codebook of 256"):
-        Unified(embeddings())
+        Unified(embeddings=embeddings())
     others = Embeddings(Catalogue([f"other-{row}" for row in range(N_ITEMS)]), embeddings().vectors)
-    with pytest.raises(ConfigError, match="The embeddings describe 30 items, the data set has 30"):
-        Unified(others, SMALL).fit(SPLIT)
+    with pytest.raises(ConfigError, match="The item embeddings describe 30 items, the data set has 30"):
+        Unified(SMALL, embeddings=others).fit(SPLIT)
 
 
 @pytest.mark.parametrize(("settings", "message"), [

@@ -121,6 +121,34 @@ def sampled_softmax(states: Tensor, vectors: Tensor, targets: Tensor, negatives:
     return F.cross_entropy(logits, torch.zeros_like(targets), reduction="sum")
 
 
+def in_batch_softmax(
+    states: Tensor, vectors: Tensor, targets: Tensor, counts: Tensor, corrupted: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy of the target against the targets of the other rows, and one more vector of each row's own.
+
+        loss = sum_b -h_b.e_{y_b} + log( exp(h_b.e_{y_b}) + sum_{j != y_b} n_j exp(h_b.e_j) + exp(h_b.f_b) )
+
+    Rows of the same target are no negatives of each other.
+
+    Args:
+        states: (B, D).
+        vectors: (C, D) of the distinct targets of the whole batch.
+        targets: (B,) int64 in [0, C).
+        counts: (C,) n, rows of the whole batch that have this target, >= 1.
+        corrupted: (B, D) f, a further negative for each row; None: there are none.
+
+    Returns:
+        A scalar, summed over B.
+
+    Source: Hou et al. 2023 (VQ-Rec, arXiv 2210.12316), equation 8, with equal targets left out.
+    """
+    weights = counts.log().expand(len(states), -1).scatter(1, targets[:, None], 0.0)  # (B, C)
+    logits = (states @ vectors.T).float() + weights
+    if corrupted is not None:
+        logits = torch.cat([logits, (states * corrupted).sum(dim=1, keepdim=True).float()], dim=1)
+    return F.cross_entropy(logits, targets, reduction="sum")
+
+
 def binary_cross_entropy(states: Tensor, vectors: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
     """The target against one negative each, as SASRec was published.
 

@@ -67,6 +67,19 @@ class FileIds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FittedTokenizer:
+    """`tokenizer.method = "fitted"`: the tokenizer of another run, which encodes these items without learning anew."""
+
+    path: str = ""  # a run, or its tokenizer folder
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ConfigError(
+                "tokenizer.method is 'fitted' but tokenizer.path is not set. Set it to the run of the tokenizer."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Collaborative:
     """Item vectors of who took what, for tokenizers that learn from them, too: a recommender's item table, or a file.
 
@@ -269,15 +282,17 @@ def _resolve(values: Mapping[str, Any], name: str) -> Recipe:
             "Add [tokenizer] with a method such as 'rkmeans'."
         )
     tokenizer = choice("tokenizer", _tokenizer_config) if method.needs_semantic_ids else None
-    is_fitted = tokenizer is not None and not isinstance(tokenizer.config, FileIds)
+    encodes = tokenizer is not None and not isinstance(tokenizer.config, FileIds)
     takes_collaborative = (
-        is_fitted and tokenizer is not None and tokenizer_class(tokenizer.method).needs_collaborative(tokenizer.config)
+        tokenizer is not None
+        and tokenizer.method not in READ_TOKENIZERS
+        and tokenizer_class(tokenizer.method).needs_collaborative(tokenizer.config)
     )
     return Recipe(
         name=name,
         summary=values.get("summary", ""),
         split=section(SplitConfig, "split"),
-        text=section(TextConfig, "text") if is_fitted or method.needs_embeddings else None,
+        text=section(TextConfig, "text") if encodes or method.needs_embeddings else None,
         collaborative=_collaborative(values, name, tokenizer.config.latent_width)
         if takes_collaborative and tokenizer is not None
         else None,
@@ -311,5 +326,8 @@ def _collaborative(values: Mapping[str, Any], name: str, width: int) -> Collabor
     return Collaborative(method="sasrec", model=model, training=training)
 
 
+READ_TOKENIZERS: dict[str, type[Any]] = {"file": FileIds, "fitted": FittedTokenizer}  # beside those that are fitted
+
+
 def _tokenizer_config(method: str) -> type[Any]:
-    return FileIds if method == "file" else tokenizer_class(method).config_class
+    return READ_TOKENIZERS[method] if method in READ_TOKENIZERS else tokenizer_class(method).config_class

@@ -36,7 +36,7 @@ from tesserec.data.splits import Split
 from tesserec.environment import cache_folder, library
 from tesserec.errors import ArtifactError
 from tesserec.evaluation import Report, evaluate
-from tesserec.pipeline.recipe import Choice, Collaborative, FileIds, Recipe, SplitConfig
+from tesserec.pipeline.recipe import Choice, Collaborative, FileIds, FittedTokenizer, Recipe, SplitConfig
 from tesserec.progress import SILENT, Progress
 from tesserec.recommenders import load_recommender, make_recommender, recommender_class
 from tesserec.text import TextConfig, encode_items
@@ -170,24 +170,18 @@ def run(recipe: Recipe, dataset_folder: PathLike, out: PathLike, *, progress: Pr
     data = Path(dataset_folder).resolve()
     dataset = Dataset.load(data)
     split = recipe.split.split(dataset)
+    method, config = recommender_class(recipe.recommender.method), recipe.recommender.config
     stages = _Stages.begin(Path(out), recipe, data, progress)
-    semantic_ids, embeddings = None, None
-    if recipe.tokenizer is not None and isinstance(recipe.tokenizer.config, FileIds):
-        semantic_ids = _read_ids(recipe.tokenizer.config, dataset, stages)
-    elif recipe.tokenizer is not None and recipe.text is not None:
-        collaborative = None
-        if recipe.collaborative is not None:
-            collaborative = _collaborative_vectors(recipe.collaborative, recipe.split, split, stages)
-        semantic_ids = _make_ids(recipe.text, recipe.tokenizer, dataset, collaborative, stages)
-    elif recipe.text is not None:
-        _embed(recipe.text, dataset, stages)
-        embeddings = Embeddings.load(stages.folder / "embeddings")
+    embedded = _embed(recipe.text, dataset, stages) if recipe.text is not None else None
+    semantic_ids = _semantic_ids(recipe, split, embedded, stages)
+    embeddings = Embeddings.load(stages.folder / "embeddings") if method.needs_embeddings else None
     inputs = [stages.data_fingerprint, to_dict(recipe.split), semantic_ids.fingerprint if semantic_ids else None]
     inputs += [embeddings.fingerprint] if embeddings else []
+    inputs += [_content(path) for path in method.reads(config)]
 
     def train(folder: Path, checkpoints: Path) -> None:
-        method, settings = recipe.recommender.method, to_dict(recipe.recommender.config)
-        recommender = make_recommender(method, settings, recipe.training, semantic_ids, embeddings)
+        settings = to_dict(config)
+        recommender = make_recommender(method.method, settings, recipe.training, semantic_ids, embeddings)
         recommender.fit(split, checkpoints=checkpoints, progress=progress).save(folder)
 
     def name_items(folder: Path, _: Path) -> None:
@@ -200,24 +194,43 @@ def run(recipe: Recipe, dataset_folder: PathLike, out: PathLike, *, progress: Pr
 
     training = to_dict(recipe.training) if recipe.training else None
     trained = stages.make("recommender", [inputs, recipe.recommender.to_dict(), training], train)
-    if recommender_class(recipe.recommender.method).makes_semantic_ids(recipe.recommender.config):
+    if method.makes_semantic_ids(config):
         stages.make("semantic-ids", [trained], name_items)
     stages.make("report", [inputs, trained, to_dict(recipe.evaluation)], report)
     stages.finish()
     return Run.open(stages.folder)
 
 
+def _semantic_ids(recipe: Recipe, split: Split, embedded: str | None, stages: "_Stages") -> SemanticIds | None:
+    """The stages that end in the semantic IDs which the recommender reads; None if it reads none."""
+    tokenizer = recipe.tokenizer
+    if tokenizer is None:
+        return None
+    if isinstance(tokenizer.config, FileIds):
+        return _read_ids(tokenizer.config, split.dataset, stages)
+    assert embedded is not None
+    if isinstance(tokenizer.config, FittedTokenizer):
+        return _name_items(Path(tokenizer.config.path), embedded, stages)
+    collaborative = None
+    if recipe.collaborative is not None:
+        collaborative = _collaborative_vectors(recipe.collaborative, recipe.split, split, stages)
+    return _fit_tokenizer(tokenizer, embedded, collaborative, stages)
+
+
 def _read_ids(config: FileIds, dataset: Dataset, stages: "_Stages") -> SemanticIds:
     """The one stage of semantic IDs that come from a file, an artefact or another run."""
-    source = Path(config.path)
-    if (source / RUN).exists():
-        source = Run.open(source)._made("semantic-ids")
+    source = _part_of(config.path, "semantic-ids")
 
     def read(folder: Path, _: Path) -> None:
         read_semantic_ids(source, dataset.catalogue, uncoded=config.uncoded).save(folder)
 
     stages.make("semantic-ids", [stages.data_fingerprint, to_dict(config), _content(source)], read)
     return SemanticIds.load(stages.folder / "semantic-ids")
+
+
+def _part_of(path: PathLike, stage: str) -> Path:
+    """The path itself, or if it is that of a run, what the stage made there."""
+    return Run.open(path)._made(stage) if (Path(path) / RUN).exists() else Path(path)
 
 
 def _embed(text: TextConfig, dataset: Dataset, stages: "_Stages") -> str:
@@ -249,31 +262,36 @@ def _collaborative_vectors(config: Collaborative, cut: SplitConfig, split: Split
     return stages.make("collaborative", [stages.data_fingerprint, to_dict(cut), config.to_dict()], train)
 
 
-def _make_ids(
-    text: TextConfig, tokenizer: Choice, dataset: Dataset, collaborative: str | None, stages: "_Stages"
-) -> SemanticIds:
-    """The three stages from item texts, and collaborative vectors where there are any, to semantic IDs."""
-    progress = stages.progress
+def _fit_tokenizer(tokenizer: Choice, embedded: str, collaborative: str | None, stages: "_Stages") -> SemanticIds:
+    """The stages from embeddings, and collaborative vectors where there are any, to semantic IDs."""
 
     def fit(folder: Path, _: Path) -> None:
         unfitted = make_tokenizer(tokenizer.method, to_dict(tokenizer.config))
         vectors = Embeddings.load(stages.folder / "collaborative") if collaborative else None
         embeddings = Embeddings.load(stages.folder / "embeddings")
-        unfitted.fit(embeddings, collaborative=vectors, progress=progress).save(folder)
+        unfitted.fit(embeddings, collaborative=vectors, progress=stages.progress).save(folder)
+
+    read = [embedded, collaborative] if collaborative else [embedded]
+    stages.make("tokenizer", [*read, tokenizer.to_dict()], fit)
+    return _name_items(stages.folder / "tokenizer", embedded, stages)
+
+
+def _name_items(tokenizer: Path, embedded: str, stages: "_Stages") -> SemanticIds:
+    """The stage of semantic IDs by a fitted tokenizer, of this run or of another one."""
+    tokenizer = _part_of(tokenizer, "tokenizer")
 
     def encode(folder: Path, _: Path) -> None:
-        fitted = load_tokenizer(stages.folder / "tokenizer")
-        fitted.encode(Embeddings.load(stages.folder / "embeddings"), progress=progress).save(folder)
+        fitted = load_tokenizer(tokenizer)
+        fitted.encode(Embeddings.load(stages.folder / "embeddings"), progress=stages.progress).save(folder)
 
-    embedded = _embed(text, dataset, stages)
-    read = [embedded, collaborative] if collaborative else [embedded]
-    fitted = stages.make("tokenizer", [*read, tokenizer.to_dict()], fit)
-    stages.make("semantic-ids", [embedded, fitted], encode)
+    stages.make("semantic-ids", [embedded, _content(tokenizer)], encode)
     return SemanticIds.load(stages.folder / "semantic-ids")
 
 
 def _content(path: PathLike) -> str | None:
-    """Fingerprint of a file or an artefact that a setting names; None if it names neither."""
+    """Fingerprint of a file, an artefact or a run that a setting names; None if it names none."""
+    if (Path(path) / RUN).is_file():
+        return fingerprint_json(_read_about(Path(path))["stages"])
     if (Path(path) / MANIFEST).is_file():
         return read_manifest(path).fingerprint
     return fingerprint_bytes(Path(path).read_bytes()) if Path(path).is_file() else None

@@ -154,6 +154,11 @@ class Recommender(ABC):
         """Whether one of this configuration learns IDs of its own: once fitted it has the property `semantic_ids`."""
         return False
 
+    @classmethod
+    def reads(cls, config: Any) -> tuple[str, ...]:
+        """Paths that training reads under this configuration: a run is repeated when what they hold changes."""
+        return ()
+
     # -- answering -------------------------------------------------------------------------------------------------
 
     def recommend(

@@ -1,19 +1,20 @@
 """What causal next-item models share: one pass trains all positions of a sequence, and its last state answers.
 
-Tokens of all sequences lie in one row, without padding (tesserec.networks.causal).
+Tokens of all sequences lie in one row, without padding (tesserec.networks.transformer).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tesserec.data.sequences import Sequences
-from tesserec.errors import DataError
-from tesserec.networks.causal import Packed, pack
+from tesserec.errors import ConfigError, DataError
+from tesserec.functional.losses import binary_cross_entropy, other_items, sampled_softmax, softmax_cross_entropy
+from tesserec.networks.transformer import Packed, SequenceSettings, pack
 from tesserec.training.batching import parts_by_length, windows
 from tesserec.training.config import TrainingConfig
 from tesserec.training.loop import Step
@@ -77,6 +78,34 @@ class EpochSteps:
     def __getitem__(self, index: int, /) -> Step:
         size = self.objective.training.batch_size
         return self.objective.step(self.order[index * size : (index + 1) * size])
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextItemSettings(SequenceSettings):
+    """The transformer over a history, and against which items the next one is to win."""
+
+    loss: Literal["softmax", "sampled-softmax", "bce"] = "softmax"  # all items, some for all targets, one per target
+    n_negatives: int = 256  # of sampled-softmax, shared by all targets that are computed together
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_negatives < 1:
+            raise ConfigError(f"n_negatives is {self.n_negatives}. Use 1 or more.")
+
+    def draw(self, targets: Tensor, n_items: int) -> Tensor | None:
+        """Items to win against, (n,) one for each of the targets or (n_negatives,) for all; None: all items."""
+        if self.loss == "softmax":
+            return None
+        if self.loss == "bce":
+            return other_items(targets, n_items)
+        return torch.randint(n_items, (self.n_negatives,), device=targets.device)
+
+    def of(self, states: Tensor, vectors: Tensor, targets: Tensor, negatives: Tensor | None) -> Tensor:
+        """The summed loss: states (n, D), vectors (U, D), and rows of them: targets (n,), negatives as `draw` gives."""
+        if negatives is None:
+            return softmax_cross_entropy(states, vectors, targets)
+        against = binary_cross_entropy if self.loss == "bce" else sampled_softmax
+        return against(states, vectors, targets, negatives)
 
 
 def last_states(

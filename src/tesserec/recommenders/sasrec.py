@@ -21,7 +21,7 @@ Tokens of all sequences lie in one row, without padding; only attention sees the
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +29,10 @@ from torch import Tensor, nn
 from tesserec.config import build, to_dict
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
-from tesserec.errors import ConfigError
-from tesserec.functional.dropout import Dropout
-from tesserec.functional.losses import binary_cross_entropy, other_items, sampled_softmax, softmax_cross_entropy
-from tesserec.networks.causal import Block, Packed
+from tesserec.networks.transformer import Packed, SequenceEncoder, small_weights
 from tesserec.progress import Progress
 from tesserec.recommenders.base import ScoringRecommender
-from tesserec.recommenders.next_item import NextItemSteps, Part, last_states
+from tesserec.recommenders.next_item import NextItemSettings, NextItemSteps, Part, last_states
 from tesserec.recommenders.validation import train_by_validation
 from tesserec.training.config import TrainingConfig
 from tesserec.training.devices import resolve_device
@@ -46,25 +43,14 @@ from tesserec.types import FloatArray
 
 
 @dataclass(frozen=True, kw_only=True)
-class SASRecConfig:
+class SASRecConfig(NextItemSettings):
     """The network and its loss."""
 
     width: int = 128  # of item embeddings and states
-    n_layers: int = 2
-    n_heads: int = 2
-    dropout: float = 0.5
-    max_length: int = 50  # latest items of a history that are looked at
-    loss: Literal["softmax", "sampled-softmax", "bce"] = "softmax"
-    n_negatives: int = 256  # of sampled-softmax, shared by the targets of a part
 
     def __post_init__(self) -> None:
-        for name in ("width", "n_layers", "n_heads", "max_length", "n_negatives"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}. Use 1 or more.")
-        if self.width % self.n_heads:
-            raise ConfigError(f"width {self.width} cannot be shared by {self.n_heads} heads. Use a multiple.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}. Use 0 or more, and less than 1.")
+        super().__post_init__()
+        self.check_heads(self.width)
 
 
 # -- network -----------------------------------------------------------------------------------------------------------
@@ -76,22 +62,14 @@ class SASRecNetwork(nn.Module):
     def __init__(self, n_items: int, config: SASRecConfig) -> None:
         super().__init__()
         self.items = nn.Embedding(n_items, config.width)
-        self.positions = nn.Embedding(config.max_length, config.width)
-        self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config.width, config.n_heads, config.dropout) for _ in range(config.n_layers))
-        self.norm = nn.LayerNorm(config.width)
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.normal_(parameter, std=0.02)
+        self.encoder = SequenceEncoder(config.width, config, input_norm=False)
+        small_weights(self.items, self.encoder)
 
     def forward(self, packed: Packed) -> tuple[Tensor, Tensor]:
         """States (P, D) after each token, and item vectors (N, D)."""
         # Scaled, the small embeddings that suit the output are as large as what the layers add to them.
         items = self.items(packed.items) * math.sqrt(self.items.embedding_dim)
-        x = self.dropout(items + self.positions(packed.slots % packed.shape[1]))
-        for block in self.blocks:
-            x = block(x, packed.slots, packed.shape)
-        return self.norm(x), self.items.weight
+        return self.encoder(packed, items), self.items.weight
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -107,13 +85,8 @@ class NextItem(NextItemSteps):
     def loss(self, model: nn.Module, part: Part, device: torch.device) -> Tensor:
         targets = part.targets.to(device)
         states, vectors = model(part.inputs.to(device))
-        states = states[: len(targets)]
-        if self.config.loss == "softmax":
-            return softmax_cross_entropy(states, vectors, targets)
-        if self.config.loss == "bce":
-            return binary_cross_entropy(states, vectors, targets, other_items(targets, len(vectors)))
-        negatives = torch.randint(len(vectors), (self.config.n_negatives,), device=device)
-        return sampled_softmax(states, vectors, targets, negatives)
+        negatives = self.config.draw(targets, len(vectors))
+        return self.config.of(states[: len(targets)], vectors, targets, negatives)
 
 
 # -- recommender -------------------------------------------------------------------------------------------------------

@@ -32,22 +32,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tesserec.artifacts import read_manifest
-from tesserec.config import build, to_dict
 from tesserec.data.catalogue import Catalogue
-from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
 from tesserec.errors import ConfigError, DataError
-from tesserec.functional.dropout import Dropout
 from tesserec.functional.kmeans import kmeans
-from tesserec.functional.losses import binary_cross_entropy, other_items, sampled_softmax, softmax_cross_entropy
 from tesserec.functional.residual import (
     Distance,
     Quantized,
@@ -59,25 +53,25 @@ from tesserec.functional.residual import (
     residual_quantize,
     unit_rows,
 )
-from tesserec.networks.causal import Block, Packed
 from tesserec.networks.rq_autoencoder import mean_and_deviation, mlp
+from tesserec.networks.transformer import SequenceEncoder, small_weights
 from tesserec.progress import Progress
-from tesserec.recommenders.base import ScoringRecommender
-from tesserec.recommenders.next_item import NextItemSteps, Part, last_states
-from tesserec.recommenders.validation import train_by_validation
+from tesserec.recommenders.item_vectors import (
+    ItemFeatures,
+    ItemVectorNetwork,
+    ItemVectorRecommender,
+    ItemVectorSettings,
+)
 from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers.collisions import with_extra_level
 from tesserec.tokenizers.semantic_ids import SemanticIds
-from tesserec.training.config import TrainingConfig
-from tesserec.training.devices import resolve_device
-from tesserec.training.loop import Step, TrainingLog
-from tesserec.training.saving import read_network, write_network
-from tesserec.training.seeds import seeded
+from tesserec.training.loop import TrainingLog
+from tesserec.training.saving import write_network
 from tesserec.types import FloatArray, IntArray
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnifiedConfig:
+class UnifiedConfig(ItemVectorSettings):
     """The item's representation, the network over it, and their losses."""
 
     token: Literal["unified", "semantic", "id"] = "unified"  # both parts of an item's vector, or one alone (ablation)
@@ -93,19 +87,14 @@ class UnifiedConfig:
     codebooks: Literal["ema", "gradient"] = "ema"  # what moves codewords: a moving average of residuals, or AdamW
     decay: float = 0.8  # of the moving averages, per step
     dead_below: float = 0.5  # codewords with fewer items per step (moving average) are moved onto a random residual
-    loss: Literal["softmax", "sampled-softmax", "bce"] = "softmax"
-    n_negatives: int = 256  # of sampled-softmax, shared by the targets of a step
     reconstruction: float = 1.0  # weight of the decoder's error, relative to the variance of the text embeddings
     commitment: float = 0.25  # weight of the squared distances of residuals from their codewords
-    n_layers: int = 2
-    n_heads: int = 2
-    dropout: float = 0.5
-    max_length: int = 50  # latest items of a history that are looked at
     collisions: Literal["share", "extra-level"] = "share"  # of the exported IDs: items with equal codes
     extra_level_size: int = 256  # codewords of the extra level
 
     def __post_init__(self) -> None:
-        for name in ("n_levels", "latent_width", "id_width", "n_negatives", "n_layers", "n_heads", "max_length"):
+        super().__post_init__()
+        for name in ("n_levels", "latent_width", "id_width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}. Use 1 or more.")
         for name in ("reconstruction", "commitment", "dead_below"):
@@ -115,9 +104,8 @@ class UnifiedConfig:
             raise ConfigError(f"codebook_size is {self.codebook_size}. Use 2 codewords or more.")
         if self.latent_length <= 0:
             raise ConfigError(f"latent_length is {self.latent_length}. Use a length above 0.")
-        for name in ("dropout", "decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}. Use 0 or more, and less than 1.")
+        if not 0 <= self.decay < 1:
+            raise ConfigError(f"decay is {self.decay}. Use 0 or more, and less than 1.")
         if self.width % self.n_heads:
             raise ConfigError(
                 f"An item's vector of {self.width} numbers (token = {self.token!r}) cannot be shared by {self.n_heads} "
@@ -341,228 +329,118 @@ class Quantizer(nn.Module):
 # -- network -----------------------------------------------------------------------------------------------------------
 
 
-class Output(NamedTuple):
-    """What a training step needs."""
-
-    states: Tensor  # (n, D) after each token
-    vectors: Tensor  # (U, D) of the items asked for
-    loss: Tensor  # () of the quantiser, a mean over these items
-
-
-class UnifiedNetwork(nn.Module):
-    """Item vectors s_i = [z_i ; e_i], and histories of them -> a state after each item."""
+class UnifiedItems(nn.Module):
+    """What item vectors s_i = [z_i ; e_i] are made of."""
 
     def __init__(self, n_items: int, text_width: int, config: UnifiedConfig) -> None:
         super().__init__()
-        self.config = config
         self.quantizer = Quantizer(text_width, config) if config.token != "id" else None
         self.ids = nn.Embedding(n_items, config.id_width) if config.token != "semantic" else None
-        self.positions = nn.Embedding(config.max_length, config.width)
-        self.input_norm = nn.LayerNorm(config.width)
-        self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config.width, config.n_heads, config.dropout) for _ in range(config.n_layers))
-        self.norm = nn.LayerNorm(config.width)
-        for part in (self.ids, self.positions, self.blocks):
-            for parameter in part.parameters() if part is not None else ():
-                if parameter.ndim > 1:
-                    nn.init.normal_(parameter, std=0.02)
 
-    def forward(self, parts: Sequence[Part], items: Tensor, text: Tensor | None) -> Output:
-        """States of all parts, one after the other.
-
-        Args:
-            items: (U,) rows of the items whose vectors are needed, ascending, those of `parts` among them: their
-                vectors are computed once, however often they occur.
-            text: (U, D) their text embeddings; None with token = "id".
-        """
-        vectors, loss = list[Tensor](), self.norm.weight.new_zeros(())
+    def forward(self, items: Tensor, text: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Vectors (U, D) of these items from their text embeddings (U, d), and the quantiser's loss."""
+        parts, loss = list[Tensor](), torch.zeros((), device=items.device)
         if self.quantizer is not None:
-            assert text is not None
             latents, loss = self.quantizer(text)
-            vectors.append(latents)
+            parts.append(latents)
         if self.ids is not None:
-            vectors.append(self.ids(items))
-        s = torch.cat(vectors, dim=1)  # (U, D)
-        places = [torch.searchsorted(items, part.inputs.items) for part in parts]
-        states = [
-            self.states(part.inputs, F.embedding(place, s))[: len(part.targets)] for part, place in zip(parts, places)
-        ]
-        return Output(torch.cat(states), s, loss)
-
-    def states(self, packed: Packed, vectors: Tensor) -> Tensor:
-        """(P, D) after each token, from the vectors (P, D) of the tokens."""
-        x = self.dropout(self.input_norm(vectors + self.positions(packed.slots % packed.shape[1])))
-        for block in self.blocks:
-            x = block(x, packed.slots, packed.shape)
-        return self.norm(x)  # type: ignore[no-any-return]
+            parts.append(self.ids(items))
+        return torch.cat(parts, dim=1), loss
 
     @torch.no_grad()
-    def item_vectors(self, codes: IntArray) -> Tensor:
+    def of_codes(self, codes: IntArray) -> Tensor:
         """(N, D) of all items, from their codes (N, L)."""
-        device, vectors = self.norm.weight.device, list[Tensor]()
+        parts = list[Tensor]()
         if self.quantizer is not None:
-            columns = torch.from_numpy(codes).to(device).T
-            vectors.append(torch.stack([e[code] for e, code in zip(self.quantizer.tables, columns)]).sum(dim=0))
+            columns = torch.from_numpy(codes).to(self.quantizer.mean.device).T
+            parts.append(torch.stack([e[code] for e, code in zip(self.quantizer.tables, columns)]).sum(dim=0))
         if self.ids is not None:
-            vectors.append(self.ids.weight)
-        return torch.cat(vectors, dim=1)
+            parts.append(self.ids.weight)
+        return torch.cat(parts, dim=1)
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+class UnifiedNetwork(ItemVectorNetwork):
+    """Item vectors that come with the quantiser's loss, and histories of them -> a state after each item."""
 
+    items: UnifiedItems
 
-class NextItem(NextItemSteps):
-    """Objective: every item of a sequence predicts the next one, and codewords stay close to what they stand for."""
+    def __init__(self, n_items: int, text_width: int, config: UnifiedConfig) -> None:
+        items = UnifiedItems(n_items, text_width, config)
+        super().__init__(items, SequenceEncoder(config.width, config), config.temperature)
+        small_weights(*([items.ids] if items.ids is not None else []), self.encoder)
 
-    def __init__(
-        self, sequences: Sequences, text: Tensor | None, n_items: int, config: UnifiedConfig, training: TrainingConfig
-    ) -> None:
-        super().__init__(sequences, config.max_length, training)
-        self.text, self.n_items, self.config = text, n_items, config
-
-    def step(self, rows: IntArray) -> Step:
-        """All in one part, as item vectors are computed, and codewords moved, once per step."""
-        step = super().step(rows)
-        return Step([step.parts], step.n_targets)
-
-    def loss(self, model: nn.Module, parts: Sequence[Part], device: torch.device) -> Tensor:
-        parts = [part.to(device) for part in parts]
-        targets = torch.cat([part.targets for part in parts])  # (n,)
-        negatives = self.negatives(targets)
-        if negatives is None:
-            items = torch.arange(self.n_items, device=device)
-        else:
-            histories = [part.inputs.items[: len(part.targets)] for part in parts]
-            items = torch.unique(torch.cat([*histories, targets, negatives]))
-        states, vectors, quantizer_loss = model(parts, items, self.text_of(items))
-        places = torch.searchsorted(items, targets)
-        if negatives is None:
-            loss = softmax_cross_entropy(states, vectors, places)
-        else:
-            against = sampled_softmax if self.config.loss == "sampled-softmax" else binary_cross_entropy
-            loss = against(states, vectors, places, torch.searchsorted(items, negatives))
-        total: Tensor = loss + len(targets) * quantizer_loss  # the loop divides by the number of targets
-        return total
-
-    def negatives(self, targets: Tensor) -> Tensor | None:
-        """Items to score against; None: all."""
-        if self.config.loss == "softmax":
-            return None
-        if self.config.loss == "bce":
-            return other_items(targets, self.n_items)  # (n,), one each
-        return torch.randint(self.n_items, (self.config.n_negatives,), device=targets.device)  # for all
-
-    def text_of(self, items: Tensor) -> Tensor | None:
-        if self.text is None:
-            return None
-        self.text = self.text.to(items.device)
-        return self.text if len(items) == self.n_items else self.text[items]
+    def vectors(self, items: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        vectors, loss = self.items(items, *features)
+        return vectors, loss
 
 
 # -- recommender -------------------------------------------------------------------------------------------------------
 
 
-class Unified(ScoringRecommender):
+class Unified(ItemVectorRecommender):
     """Next items by a causal transformer over [quantised text ; small ID embedding], trained end to end."""
 
     method = "unified"
     config_class = UnifiedConfig
-    is_trained = True
     needs_embeddings = True
+    network: UnifiedNetwork | None
 
-    def __init__(
-        self,
-        embeddings: Embeddings | None,
-        config: UnifiedConfig | None = None,
-        training: TrainingConfig | None = None,
-    ) -> None:
-        """
-        Args:
-            embeddings: one vector per item of the data set; None only for a model that is loaded and not fitted again.
-
-        Raises:
-            DataError: the embeddings are of attributes, or of fewer items than a codebook has codewords.
-        """
-        super().__init__(config or UnifiedConfig())
-        self.training = training or TrainingConfig()
-        self.embeddings = embeddings
-        self.embeddings_fingerprint, self.text_width = "", 0
-        if embeddings is not None:
-            _check_shape(embeddings, self.config)
-            self.embeddings_fingerprint, self.text_width = embeddings.fingerprint, embeddings.vectors.shape[1]
-        self.network: UnifiedNetwork | None = None
-        self.log = TrainingLog()
+    def __init__(self, *args: Any, **features: Any) -> None:
+        super().__init__(*args, **features)
         self._codes: IntArray = np.zeros((0, 0), dtype=np.int64)  # (N, L) of the whole catalogue; (N, 0) with ids alone
-        self._vectors = torch.zeros(0)  # (N, D)
 
     @property
     def n_parameters(self) -> int:
         """Trained numbers, codebooks included, also those that move by averaging."""
-        if self.network is None:
-            return 0
-        quantizer = self.network.quantizer
+        quantizer = self.network.items.quantizer if self.network is not None else None
         averaged = quantizer.codebooks.numel() if quantizer is not None and self.config.codebooks == "ema" else 0
-        return averaged + sum(parameter.numel() for parameter in self.network.parameters())
+        return averaged + super().n_parameters
 
     @property
     def sizes(self) -> dict[str, float]:
         """Numbers that stand for the items, against a plain table of item embeddings; see `SizeReport`."""
         return size_report(self.config, n_items=len(self.fitted_catalogue), text_width=self.text_width).to_dict()
 
+    @property
+    def text_width(self) -> int:
+        """Of the embeddings."""
+        return self.feature_shapes["embeddings"][0]
+
     # -- fitting -------------------------------------------------------------------------------------------------------
 
-    def _fit(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
-        config, training, embeddings = self.config, self.training, self.embeddings
-        if embeddings is None:
-            raise ConfigError(
-                "This unified recommender was loaded without the item embeddings that training reads. Make a new one: "
-                "Unified(embeddings, config, training)."
+    def _check_features(self, features: ItemFeatures) -> None:
+        super()._check_features(features)
+        if features.embeddings is None or self.config.token == "id":
+            return
+        n_items = len(features.embeddings.catalogue)
+        if n_items < self.config.codebook_size:
+            raise DataError(
+                f"{n_items} items cannot fill a codebook of {self.config.codebook_size} codewords. Set codebook_size "
+                f"to {n_items} or less (a quarter of the items or less is sensible)."
             )
-        if embeddings.catalogue.fingerprint != split.dataset.catalogue.fingerprint:
-            raise ConfigError(
-                f"The embeddings describe {len(embeddings.catalogue)} items, the data set has {split.n_items} (or the "
-                "same in another order). Encode the items of this data set."
-            )
-        text = torch.from_numpy(np.array(embeddings.vectors, dtype=np.float32)) if config.token != "id" else None
-        objective = NextItem(split.train, text, split.n_items, config, training)
-        with seeded(training.seed):
-            network = self.network = UnifiedNetwork(split.n_items, self.text_width, config)
-        if network.quantizer is not None and text is not None:
-            network.quantizer.begin(text, training.seed)
 
-        self.log = train_by_validation(
-            self,
-            network,
-            objective,
-            split,
-            training,
-            checkpoints=checkpoints,
-            progress=progress,
-            before_ranking=self._settle,
-        )
-        self._settle()
+    def _tables(self, features: ItemFeatures) -> list[Tensor]:
+        return super()._tables(features) if self.config.token != "id" else []
 
-    def _settle(self) -> None:
-        """Codes and vectors of all items by the weights as they are now."""
-        network, embeddings = self._fitted_network, self.embeddings
-        assert embeddings is not None
-        if network.quantizer is not None:
-            self._codes = network.quantizer.codes(embeddings.vectors)
-        self._vectors = network.item_vectors(self._codes)
+    def _make_network(self, n_items: int) -> UnifiedNetwork:
+        return UnifiedNetwork(n_items, self.text_width, self.config)
 
-    # -- answering -----------------------------------------------------------------------------------------------------
+    def _train(
+        self, split: Split, tables: Sequence[Tensor], checkpoints: Path | None, progress: Progress
+    ) -> TrainingLog:
+        if tables and not self.config.pretrained:
+            self._quantizer.begin(tables[0], self.training.seed)
+        return super()._train(split, tables, checkpoints, progress)
 
-    @torch.inference_mode()
-    def score(self, histories: Sequences) -> FloatArray:
-        network, vectors = self._fitted_network, self._vectors
-        states = last_states(
-            histories.last(self.config.max_length),
-            lambda packed: network.states(packed, vectors[packed.items]),
-            width=self.config.width,
-            device=vectors.device,
-        )
-        scores: FloatArray = (states @ vectors.T).cpu().numpy()
-        return scores
+    def _settle(self, tables: Sequence[Tensor], n_items: int) -> None:
+        if tables:
+            self._codes = self._quantizer.codes(tables[0].cpu().numpy())
+        self._vectors = self._fitted_network.items.of_codes(self._codes)
+
+    def _item_rows(self) -> set[str]:
+        return {"items.ids.weight"} if self.config.token != "semantic" else set()
+
+    # -- semantic IDs --------------------------------------------------------------------------------------------------
 
     @property
     def semantic_ids(self) -> SemanticIds:
@@ -606,7 +484,7 @@ class Unified(ScoringRecommender):
 
     @property
     def _quantizer(self) -> Quantizer:
-        quantizer = self._fitted_network.quantizer
+        quantizer = self._fitted_network.items.quantizer
         if quantizer is None:
             raise ConfigError("This unified recommender has token = 'id' and no codes. Train one with 'unified'.")
         return quantizer
@@ -617,44 +495,10 @@ class Unified(ScoringRecommender):
 
     # -- saving --------------------------------------------------------------------------------------------------------
 
-    def _extra_config(self) -> dict[str, Any]:
-        return {"training": to_dict(self.training), "text_width": self.text_width}
-
-    def _extra_sources(self) -> dict[str, str]:
-        return {"embeddings": self.embeddings_fingerprint}
-
-    @classmethod
-    def _from_manifest(cls, folder: Path, config: dict[str, Any]) -> Self:
-        recommender = cls(
-            None,
-            build(UnifiedConfig, config["recommender"], where=f"{folder}, recommender"),
-            build(TrainingConfig, config["training"], where=f"{folder}, training"),
-        )
-        recommender.text_width = config["text_width"]
-        return recommender
-
     def _write(self, folder: Path) -> None:
         write_network(folder, self._fitted_network, self.log)
         np.save(folder / "codes.npy", self._codes)
 
-    def _read(self, folder: Path) -> None:
-        self.embeddings_fingerprint = read_manifest(folder).sources["embeddings"]
-        self.network = UnifiedNetwork(len(self.fitted_catalogue), self.text_width, self.config)
-        self.log = read_network(folder, self.network)
-        self.network.to(resolve_device())
+    def _read_vectors(self, folder: Path) -> Tensor:
         self._codes = np.load(folder / "codes.npy")
-        self._vectors = self.network.item_vectors(self._codes)
-
-
-def _check_shape(embeddings: Embeddings, config: UnifiedConfig) -> None:
-    if embeddings.vectors.ndim != 2:
-        raise DataError(
-            f"unified takes one vector per item, not {embeddings.vectors.shape[1]} attributes of each. Encode one text "
-            "per item (text.template) instead of one per attribute."
-        )
-    n_items = len(embeddings.catalogue)
-    if config.token != "id" and n_items < config.codebook_size:
-        raise DataError(
-            f"{n_items} items cannot fill a codebook of {config.codebook_size} codewords. Set codebook_size to "
-            f"{n_items} or less (a quarter of the items or less is sensible)."
-        )
+        return self._fitted_network.items.of_codes(self._codes)

@@ -50,6 +50,11 @@ def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
+def n_processes() -> int:
+    """How many processes train together (`accelerate launch`); 1 without a launcher."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
 def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -1,0 +1,465 @@
+"""What recommenders share that make item vectors from what is known of the items, and rank by inner products with them.
+
+A network turns features (text embeddings, codes) into item vectors, reads the vectors of a history, and compares the
+state after it with those of all items. In training, vectors are computed once per step for the items that the step
+needs; for evaluation and serving once for the whole catalogue. A method brings its item encoder and its settings, and
+changes what is special to it: the objective, the stages of training, more losses.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tesserec.artifacts import read_manifest
+from tesserec.config import build, to_dict
+from tesserec.data.catalogue import Catalogue
+from tesserec.data.sequences import Sequences
+from tesserec.data.splits import Split
+from tesserec.errors import ArtifactError, ConfigError, DataError
+from tesserec.functional.losses import in_batch_softmax
+from tesserec.networks.transformer import SequenceEncoder
+from tesserec.progress import Progress
+from tesserec.recommenders.base import ScoringRecommender
+from tesserec.recommenders.next_item import NextItemSettings, NextItemSteps, Part, last_states
+from tesserec.recommenders.validation import train_by_validation
+from tesserec.text.embeddings import Embeddings
+from tesserec.tokenizers.semantic_ids import SemanticIds
+from tesserec.training.config import TrainingConfig
+from tesserec.training.devices import n_processes, resolve_device
+from tesserec.training.loop import Objective, Step, TrainingLog
+from tesserec.training.saving import read_network, write_network
+from tesserec.training.seeds import seeded
+from tesserec.types import FloatArray, IntArray
+
+ITEMS_AT_A_TIME = 8192  # when the vectors of a whole catalogue are made
+VECTORS = "item_vectors.npy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemVectorSettings(NextItemSettings):
+    """The transformer over a history, how states and items are compared, and what training starts from."""
+
+    loss: Literal["softmax", "sampled-softmax", "bce", "in-batch"] = "softmax"  # type: ignore[assignment]  # one more
+    temperature: float | None = None  # scores are cosines divided by it; None: plain inner products
+    pretrained: str = ""  # a run, or its recommender folder, of the same method on other items to start from
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.temperature is not None and not self.temperature > 0:
+            raise ConfigError(f"temperature is {self.temperature}. Use a value above 0 such as 0.07, or none.")
+
+
+# -- network -----------------------------------------------------------------------------------------------------------
+
+
+class Output(NamedTuple):
+    """What a training step needs."""
+
+    states: Tensor  # (n, D) after each token, ready for inner products with the vectors
+    vectors: Tensor  # (U, D) of the items asked for
+    loss: Tensor  # () what the method adds to the loss, a mean
+
+
+class ItemVectorNetwork(nn.Module):
+    """Features -> item vectors; vectors of a history -> a state after each of its items.
+
+    Args:
+        items: called with item rows (U,) and their features, gives vectors (U, D).
+        encoder: of histories.
+        temperature: see `ItemVectorSettings`.
+    """
+
+    def __init__(self, items: nn.Module, encoder: SequenceEncoder, temperature: float | None = None) -> None:
+        super().__init__()
+        self.items, self.encoder, self.temperature = items, encoder, temperature
+
+    def forward(self, parts: Sequence[Part], items: Tensor, features: Sequence[Tensor]) -> Output:
+        """States of all parts, one after the other.
+
+        Args:
+            items: (U,) rows of the items whose vectors are needed, ascending, those of `parts` among them: their
+                vectors are computed once, however often they occur.
+            features: (U, ...) what is known of them.
+        """
+        vectors, loss = self.vectors(items, features)
+        states = self.states(parts, items, vectors)
+        return Output(self.query(states), self.key(vectors), loss)
+
+    def vectors(self, items: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Vectors (U, D), and what making them adds to the loss, a mean over the items."""
+        vectors: Tensor = self.items(items, *features)
+        return vectors, vectors.new_zeros(())
+
+    def states(self, parts: Sequence[Part], items: Tensor, vectors: Tensor) -> Tensor:
+        """(n, D) after each token of the parts, from the vectors (U, D) of ascending item rows (U,)."""
+        places = [torch.searchsorted(items, part.inputs.items) for part in parts]
+        return torch.cat([
+            self.encoder(part.inputs, F.embedding(place, vectors))[: len(part.targets)]
+            for part, place in zip(parts, places)
+        ])  # fmt: skip
+
+    def query(self, states: Tensor) -> Tensor:
+        """States as they are multiplied with `key` of the vectors."""
+        return states if self.temperature is None else F.normalize(states.float(), dim=-1) / self.temperature
+
+    def key(self, vectors: Tensor) -> Tensor:
+        """Item vectors as `query` of the states is multiplied with them."""
+        return vectors if self.temperature is None else F.normalize(vectors.float(), dim=-1)
+
+    @torch.no_grad()
+    def catalogue(self, features: Sequence[Tensor], n_items: int) -> Tensor:
+        """(N, D) vectors of all items, as `score` takes them; in evaluation mode."""
+        device = next(self.parameters()).device
+        blocks = torch.split(torch.arange(n_items), ITEMS_AT_A_TIME)
+        return torch.cat(
+            [self.items(rows.to(device), *(table[rows].to(device) for table in features)) for rows in blocks]
+        )
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+class Bundle(NamedTuple):
+    """What one process computes of a step."""
+
+    parts: list[Part]
+    candidates: Tensor  # (C,) the distinct targets of the whole step, ascending
+    counts: Tensor  # (C,) how often each occurs there
+
+    def to(self, device: torch.device) -> "Bundle":
+        return Bundle([part.to(device) for part in self.parts], self.candidates.to(device), self.counts.to(device))
+
+
+class CatalogueNextItem(NextItemSteps):
+    """Objective: every item of a sequence predicts the next one, by vectors that are made once per step."""
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        features: Sequence[Tensor],
+        n_items: int,
+        config: ItemVectorSettings,
+        training: TrainingConfig,
+    ) -> None:
+        """
+        Args:
+            features: tables (N, ...) of what is known of the items.
+        """
+        super().__init__(sequences, config.max_length, training)
+        self.features, self.n_items, self.config = list(features), n_items, config
+
+    def step(self, rows: IntArray) -> Step:
+        """One bundle for each process, so that item vectors are computed once in each."""
+        n = n_processes()
+        shares = [super(CatalogueNextItem, self).step(rows[first::n]) for first in range(min(n, len(rows)))]
+        targets = torch.cat([part.targets for share in shares for part in share.parts])
+        candidates, counts = torch.unique(targets, return_counts=True)
+        bundles = [Bundle(list(share.parts), candidates, counts) for share in shares]
+        return Step(bundles, len(targets))
+
+    def loss(self, model: nn.Module, part: Bundle, device: torch.device) -> Tensor:
+        bundle = part.to(device)
+        targets = torch.cat([part.targets for part in bundle.parts])  # (n,)
+        negatives = None if self.config.loss == "in-batch" else self.config.draw(targets, self.n_items)
+        items = self.items_of(bundle, targets, negatives)
+        output: Output = model(bundle.parts, items, self.features_of(items))
+        loss = self.next_item_loss(output, items, bundle, targets, negatives)
+        total: Tensor = loss + len(targets) * output.loss  # the loop divides by the number of targets
+        return total
+
+    def items_of(self, bundle: Bundle, targets: Tensor, negatives: Tensor | None) -> Tensor:
+        """(U,) ascending rows of the items whose vectors the step needs."""
+        if self.config.loss == "softmax":
+            return torch.arange(self.n_items, device=targets.device)
+        against = bundle.candidates if negatives is None else negatives
+        histories = [part.inputs.items[: len(part.targets)] for part in bundle.parts]
+        fillers = targets.new_zeros(1)  # row 0 fills up packed sequences
+        needed: Tensor = torch.unique(torch.cat([fillers, *histories, targets, against]))
+        return needed
+
+    def next_item_loss(
+        self, output: Output, items: Tensor, bundle: Bundle, targets: Tensor, negatives: Tensor | None
+    ) -> Tensor:
+        """The summed loss of the targets; `output` is of the ascending rows `items`."""
+        if self.config.loss == "in-batch":
+            vectors = F.embedding(torch.searchsorted(items, bundle.candidates), output.vectors)
+            places = torch.searchsorted(bundle.candidates, targets)
+            return in_batch_softmax(output.states, vectors, places, bundle.counts)
+        places = torch.searchsorted(items, targets)
+        against = None if negatives is None else torch.searchsorted(items, negatives)
+        return self.config.of(output.states, output.vectors, places, against)
+
+    def features_of(self, items: Tensor) -> list[Tensor]:
+        self.features = [table.to(items.device) for table in self.features]
+        return self.features if len(items) == self.n_items else [table[items] for table in self.features]
+
+
+# -- recommender -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class ItemFeatures:
+    """What is known of the items of a catalogue, apart from who took them."""
+
+    embeddings: Embeddings | None = None
+    semantic_ids: SemanticIds | None = None
+
+    @property
+    def named(self) -> dict[str, Embeddings | SemanticIds]:
+        """Those that are there."""
+        both = {"embeddings": self.embeddings, "semantic_ids": self.semantic_ids}
+        return {name: part for name, part in both.items() if part is not None}
+
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        """What a network must know of them: of one item's embeddings, and the codebook sizes of the IDs."""
+        shapes = dict[str, list[int]]()
+        if self.embeddings is not None:
+            shapes["embeddings"] = list(self.embeddings.vectors.shape[1:])
+        if self.semantic_ids is not None:
+            shapes["semantic_ids"] = list(self.semantic_ids.codebook_sizes)
+        return shapes
+
+
+class ItemVectorRecommender(ScoringRecommender):
+    """A recommender over item vectors; a method implements `_make_network` and says which features it reads.
+
+    Features are what the class says it needs: text embeddings (`needs_embeddings`), semantic IDs
+    (`needs_semantic_ids`), or both, in this order.
+    """
+
+    config_class: ClassVar[type[Any]]
+    is_trained = True
+    network: ItemVectorNetwork | None = None
+
+    def __init__(
+        self,
+        config: Any = None,
+        training: TrainingConfig | None = None,
+        *,
+        embeddings: Embeddings | None = None,
+        semantic_ids: SemanticIds | None = None,
+    ) -> None:
+        """
+        Args:
+            embeddings, semantic_ids: of the items of the data set, if the method needs them; None only for a model
+                that is loaded and not fitted again.
+
+        Raises:
+            DataError: features of a shape that the method cannot take.
+        """
+        super().__init__(config or self.config_class())
+        self.training = training or TrainingConfig()
+        self.features = ItemFeatures(embeddings, semantic_ids)
+        self.feature_sources = {name: part.fingerprint for name, part in self.features.named.items()}
+        self.feature_shapes = self.features.shapes
+        self._check_features(self.features)
+        self.log = TrainingLog()
+        self._vectors = torch.zeros(0)  # (N, D) of the whole catalogue
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters()) if self.network else 0
+
+    # -- what a method brings ------------------------------------------------------------------------------------------
+
+    def _make_network(self, n_items: int) -> ItemVectorNetwork:
+        """The untrained network, from the configuration, `feature_shapes` and the number of items."""
+        raise NotImplementedError
+
+    def _tables(self, features: ItemFeatures) -> list[Tensor]:
+        """Tables (N, ...) as the network's item encoder reads them; by default float32 vectors, then int64 codes."""
+        tables = list[Tensor]()
+        if features.embeddings is not None:
+            tables.append(torch.from_numpy(np.array(features.embeddings.vectors, dtype=np.float32)))
+        if features.semantic_ids is not None:
+            tables.append(torch.from_numpy(np.array(features.semantic_ids.codes, dtype=np.int64)))
+        return tables
+
+    def _objective(self, split: Split, tables: Sequence[Tensor]) -> Objective:
+        return CatalogueNextItem(split.train, tables, split.n_items, self.config, self.training)
+
+    def _train(
+        self, split: Split, tables: Sequence[Tensor], checkpoints: Path | None, progress: Progress
+    ) -> TrainingLog:
+        """Train the network in place; methods with several stages override this."""
+        return train_by_validation(
+            self,
+            self._fitted_network,
+            self._objective(split, tables),
+            split,
+            self.training,
+            checkpoints=checkpoints,
+            progress=progress,
+            before_ranking=lambda: self._settle(tables, split.n_items),
+        )
+
+    def _check_features(self, features: ItemFeatures) -> None:
+        """Raise a DataError for features of a shape that the method cannot take; by default attributes."""
+        if features.embeddings is not None and features.embeddings.vectors.ndim != 2:
+            raise DataError(
+                f"{self.method} takes one vector per item, not {features.embeddings.vectors.shape[1]} attributes of "
+                "each. Encode one text per item (text.template) instead of one per attribute."
+            )
+
+    # -- fitting -------------------------------------------------------------------------------------------------------
+
+    def _fit(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
+        self._check_catalogue(self.features, split.dataset.catalogue)
+        tables = self._tables(self.features)
+        with seeded(self.training.seed):
+            self.network = self._make_network(split.n_items)
+        if self.config.pretrained:
+            self._start_from(self._pretrained(self.config.pretrained))
+        self.log = self._train(split, tables, checkpoints, progress)
+        self._settle(tables, split.n_items)
+
+    def _settle(self, tables: Sequence[Tensor], n_items: int) -> None:
+        """Vectors of all items by the weights as they are now."""
+        network = self._fitted_network
+        was_training = network.training
+        network.eval()
+        self._vectors = network.catalogue(tables, n_items)
+        network.train(was_training)
+
+    def _check_catalogue(self, features: ItemFeatures, catalogue: Catalogue) -> None:
+        needed = {"embeddings": self.needs_embeddings, "semantic_ids": self.needs_semantic_ids}
+        for name, words in (("embeddings", "item embeddings"), ("semantic_ids", "semantic IDs")):
+            part = features.named.get(name)
+            if needed[name] and part is None:
+                raise ConfigError(
+                    f"This {self.method} recommender was loaded without the {words} that training reads. Make a new "
+                    f"one with {name}=..."
+                )
+            if part is not None and part.catalogue.fingerprint != catalogue.fingerprint:
+                raise ConfigError(
+                    f"The {words} describe {len(part.catalogue)} items, the data set has {len(catalogue)} (or the same "
+                    "in another order). Make them for the items of this data set."
+                )
+
+    # -- starting from another model -----------------------------------------------------------------------------------
+
+    @classmethod
+    def reads(cls, config: Any) -> tuple[str, ...]:
+        return (config.pretrained,) if config.pretrained else ()
+
+    def _pretrained(self, path: str) -> Self:
+        """The recommender that training starts from.
+
+        Raises:
+            ArtifactError: there is none, or one of another method.
+        """
+        folder = Path(path)
+        return self.load(folder / "recommender" if (folder / "recommender").is_dir() else folder)
+
+    def _start_from(self, other: Self) -> None:
+        """Take over the weights of another model of this method, less those of the items' rows.
+
+        Raises:
+            ArtifactError: its network has other shapes.
+        """
+        own, theirs = self._fitted_network.state_dict(), other._fitted_network.state_dict()
+        shared = {name: weight for name, weight in theirs.items() if name not in self._item_rows()}
+        unlike = [name for name, weight in shared.items() if name not in own or own[name].shape != weight.shape]
+        if unlike:
+            raise ArtifactError(
+                f"{self.config.pretrained} has another network: {unlike[0]} has shape "
+                f"{tuple(shared[unlike[0]].shape)} there and "
+                f"{tuple(own[unlike[0]].shape) if unlike[0] in own else 'is not there'} here. Train both with the same "
+                "recommender settings and features of the same width."
+            )
+        self._fitted_network.load_state_dict({**own, **shared})
+
+    def _item_rows(self) -> set[str]:
+        """Names of weights that have a row for each item, which no other data set can use."""
+        return set()
+
+    # -- answering -----------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def score(self, histories: Sequences) -> FloatArray:
+        network, vectors = self._fitted_network, self._vectors
+        states = last_states(
+            histories.last(self.config.max_length),
+            lambda packed: network.encoder(packed, vectors[packed.items]),
+            width=vectors.shape[1],
+            device=vectors.device,
+        )
+        scores: FloatArray = (network.query(states) @ network.key(vectors).T).cpu().numpy()
+        return scores
+
+    @property
+    def item_vectors(self) -> FloatArray:
+        """(N, D) float32 vectors of the catalogue; rows in catalogue order."""
+        vectors: FloatArray = self._vectors.cpu().numpy().copy()
+        return vectors
+
+    def with_items(self, *, embeddings: Embeddings | None = None, semantic_ids: SemanticIds | None = None) -> Self:
+        """The same model over another catalogue, new items included: their vectors come from features alone.
+
+        Args:
+            embeddings, semantic_ids: of all items to be recommended, made as those of the training.
+
+        Raises:
+            ConfigError: the method has weights of its own for each item, or what it reads is missing.
+            DataError: features of another shape than those of the training.
+        """
+        if self._item_rows():
+            raise ConfigError(f"This {self.method} recommender has weights for each item, so new items need training.")
+        features = ItemFeatures(embeddings, semantic_ids)
+        if features.shapes != self.feature_shapes:
+            raise DataError(
+                f"The features of these items have the shapes {features.shapes}, those of the training "
+                f"{self.feature_shapes}. Make them with the same encoder and tokenizer."
+            )
+        other = copy.copy(self)
+        other.features, catalogue = features, next(iter(features.named.values())).catalogue
+        other._check_catalogue(features, catalogue)
+        known = {item_id: row for row, item_id in enumerate(self.fitted_catalogue.item_ids)}
+        rows = [known.get(item_id, -1) for item_id in catalogue.item_ids]
+        other.catalogue, other.train_counts = catalogue, np.append(self.train_counts, 0)[rows]
+        other._settle(other._tables(features), len(catalogue))
+        return other
+
+    @property
+    def _fitted_network(self) -> ItemVectorNetwork:
+        return self._fitted(self.network)
+
+    # -- saving --------------------------------------------------------------------------------------------------------
+
+    def _extra_config(self) -> dict[str, Any]:
+        return {"training": to_dict(self.training), "features": self.feature_shapes}
+
+    def _extra_sources(self) -> dict[str, str]:
+        return self.feature_sources
+
+    @classmethod
+    def _from_manifest(cls, folder: Path, config: dict[str, Any]) -> Self:
+        recommender = cls(
+            build(cls.config_class, config["recommender"], where=f"{folder}, recommender"),
+            build(TrainingConfig, config["training"], where=f"{folder}, training"),
+        )
+        recommender.feature_shapes = config["features"]
+        return recommender
+
+    def _write(self, folder: Path) -> None:
+        write_network(folder, self._fitted_network, self.log)
+        np.save(folder / VECTORS, self._vectors.cpu().numpy())
+
+    def _read(self, folder: Path) -> None:
+        sources = read_manifest(folder).sources
+        self.feature_sources = {name: sources[name] for name in ("embeddings", "semantic_ids") if name in sources}
+        self.network = self._make_network(len(self.fitted_catalogue))
+        self.log = read_network(folder, self.network)
+        self.network.to(resolve_device())
+        self._vectors = self._read_vectors(folder).to(resolve_device())
+
+    def _read_vectors(self, folder: Path) -> Tensor:
+        return torch.from_numpy(np.load(folder / VECTORS))
