@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from machine import describe
+from machine import describe, matrix_peak
 from published import beauty_with_letter_ids
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import leave_one_out
@@ -44,14 +44,15 @@ def main() -> None:
     print(describe())
     print(f"Beauty {dataset.fingerprint}, IDs {semantic_ids.fingerprint}, {BEAMS} beams\n")
     print("| vocabulary | precision | users at once | reference | ours | ratio | same IDs | largest score difference"
-          " | as in float32, reference | ours |")  # fmt: skip
-    print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+          " | as in float32, reference | ours | share of matrix peak, reference | ours |")  # fmt: skip
+    print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for vocabulary, first_code in FIRST_CODES.items():
         theirs, ours = same_model(semantic_ids, first_code)
         in_float32: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for dtype in (torch.float32, torch.bfloat16):
             reference = Reference(theirs.to(dtype), semantic_ids, first_code)
             engine = Engine(ours.to(dtype), semantic_ids, first_code)
+            work, peak = user_operations(engine, histories), matrix_peak(dtype)
             for batch, n_theirs in ((32, 64), (1, 12)):
                 their_ids, their_scores, their_seconds = timed(reference, histories.take(np.arange(n_theirs)), batch)
                 our_ids, our_scores, our_seconds = timed(engine, histories, batch)
@@ -63,9 +64,25 @@ def main() -> None:
                     speeds = f"{their_seconds * 1e3:.0f} ms | {our_seconds * 1e3:.0f} ms"
                 else:
                     speeds = f"{1 / their_seconds:.1f} users/s | {1 / our_seconds:.0f} users/s"
+                shares = [work / seconds / peak for seconds in (their_seconds, our_seconds)]
                 print(f"| {vocabulary} | {str(dtype).removeprefix('torch.')} | {batch} | {speeds} "
-                      f"| {their_seconds / our_seconds:.1f} | {same:.1%} | {gap:.1e} | {kept[0]:.1%} | {kept[1]:.1%} |",
-                      flush=True)  # fmt: skip
+                      f"| {their_seconds / our_seconds:.1f} | {same:.1%} | {gap:.1e} | {kept[0]:.1%} | {kept[1]:.1%} "
+                      f"| {shares[0]:.1%} | {shares[1]:.0%} |", flush=True)  # fmt: skip
+
+
+def user_operations(engine: "Engine", histories: Sequences) -> float:
+    """Floating-point operations of the matrix products that decoding a user needs, on average, without padding."""
+    config, n_levels = engine.tiger.config, engine.index.n_levels
+    tokens = np.minimum(histories.lengths, HISTORY).astype(np.float64) * n_levels
+    inner, width, n_words = config.n_heads * config.head_width, config.width, len(engine.network.vocabulary)
+    encoder_token = 4 * width * inner + 2 * width * config.ff_width + 2 * width * inner  # cross-attention keys included
+    decoder_token = 6 * width * inner + 2 * width * config.ff_width
+    queries = 1 + BEAMS * (n_levels - 1)
+    attention = 2 * inner * (tokens**2 + queries * (tokens + n_levels / 2))
+    products = (
+        config.n_layers * (tokens * encoder_token + queries * decoder_token + attention) + queries * width * n_words
+    )
+    return float(2 * products.mean())
 
 
 def shared(found: np.ndarray, true: np.ndarray) -> float:

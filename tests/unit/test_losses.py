@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from tesserec.functional import losses
 from tesserec.functional.losses import (
     binary_cross_entropy,
+    in_batch_softmax,
     log_normalizer,
     other_items,
     sampled_softmax,
@@ -78,6 +79,27 @@ def test_sampled_softmax_by_hand():
     states, vectors = torch.tensor([[1.0]]), torch.tensor([[0.0], [1.0], [2.0]])
     found = sampled_softmax(states, vectors, torch.tensor([1]), torch.tensor([2, 1, 2]))  # its own target is left out
     assert_close(found, -torch.tensor(1.0) + torch.tensor([1.0, 2.0, 2.0]).logsumexp(0))
+
+
+def test_in_batch_softmax_is_the_sum_over_rows_without_those_of_the_same_target():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.tensor([7, 3, 7, 9, 7, 3])  # the items of the batch's targets
+    states, table = torch.randn(6, 4, generator=generator), torch.randn(10, 4, generator=generator)
+    corrupted = torch.randn(6, 4, generator=generator)
+    candidates, counts = torch.unique(rows, return_counts=True)
+    found = in_batch_softmax(
+        states, table[candidates], torch.searchsorted(candidates, rows), counts, corrupted=corrupted
+    )
+    plain = in_batch_softmax(states, table[candidates], torch.searchsorted(candidates, rows), counts)
+    h, e, f = states.double(), table.double(), corrupted.double()
+    with_corrupted = without = torch.zeros((), dtype=torch.float64)
+    for row, item in enumerate(rows.tolist()):
+        others = sum(torch.exp(h[row] @ e[other]) for other in rows.tolist() if other != item)
+        own = h[row] @ e[item]
+        without = without - own + torch.log(own.exp() + others)
+        with_corrupted = with_corrupted - own + torch.log(own.exp() + others + torch.exp(h[row] @ f[row]))
+    assert_close(found.double(), with_corrupted, rtol=0, atol=1e-5)
+    assert_close(plain.double(), without, rtol=0, atol=1e-5)
 
 
 def test_binary_cross_entropy_by_hand():

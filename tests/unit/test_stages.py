@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tesserec.data import SyntheticConfig, synthetic_catalogue
-from tesserec.errors import ArtifactError
+from tesserec.errors import ArtifactError, ConfigError
 from tesserec.pipeline import Run, load_recipe, run
 from tesserec.pipeline.inspection import inspect
 from tesserec.progress import Silent
@@ -140,6 +140,17 @@ def test_ids_learned_with_a_recommender_are_inspected_and_read_by_others(data, t
     go(data, tmp_path / "popularity")
     with pytest.raises(ArtifactError, match="has no semantic-ids: its recipe makes none"):
         run(load_recipe("tiger", (*TIGER, f"tokenizer.path={tmp_path / 'popularity'}")), data, tmp_path / "tiger")
+
+
+def test_a_fitted_tokenizer_of_another_run_names_these_items(data, tmp_path):
+    settings = (*(one for one in TIGER if not one.startswith("tokenizer")), "text.width=16")
+    first = run(load_recipe("tiger", (*settings, "tokenizer.codebook_size=8")), data, tmp_path / "first")
+    fitted = ("tokenizer=fitted", f"tokenizer.path={tmp_path / 'first'}")
+    other = run(load_recipe("tiger", (*settings, *fitted)), data, tmp_path / "other")
+    assert not other.has("tokenizer")
+    assert other.semantic_ids.fingerprint == first.semantic_ids.fingerprint
+    with pytest.raises(ConfigError, match=r"tokenizer.method is 'fitted' but tokenizer.path is not set"):
+        load_recipe("tiger", ("tokenizer=fitted",))
 
 
 def test_an_ablation_without_codes_makes_no_ids(data, tmp_path):

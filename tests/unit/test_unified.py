@@ -13,7 +13,7 @@ from tesserec.data import Dataset
 from tesserec.data.catalogue import Catalogue
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split, leave_one_out
-from tesserec.errors import ConfigError, DataError, TrainingError
+from tesserec.errors import ArtifactError, ConfigError, DataError, TrainingError
 from tesserec.evaluation import evaluate
 from tesserec.functional.residual import paper_residual, quantize_for_training
 from tesserec.recommenders import load_recommender
@@ -182,7 +182,8 @@ def test_the_loss_is_that_of_its_formula_in_double_precision():
 
 @pytest.mark.parametrize("settings", [
     {}, {"token": "semantic"}, {"token": "id"}, {"codebooks": "gradient"}, {"distance": "cosine"},
-    {"loss": "sampled-softmax", "n_negatives": 16}, {"loss": "bce"},
+    {"loss": "sampled-softmax", "n_negatives": 16}, {"loss": "bce"}, {"loss": "in-batch", "temperature": 0.1},
+    {"norm": "post", "ff_width": 32},
 ])  # fmt: skip
 def test_it_finds_the_planted_next_item(settings):
     model = fitted(replace(SMALL, codebook_size=16, **settings), replace(BRIEF, epochs=50))
@@ -214,6 +215,32 @@ def test_asking_for_the_items_of_a_batch_gives_the_vectors_of_asking_for_all():
     assert_close(some.vectors, every.vectors[items])
     codes = network.items.quantizer.codes(text.numpy())
     assert_close(network.items.of_codes(codes), every.vectors)
+
+
+def test_items_that_came_later_are_ranked_by_their_texts_alone():
+    model = fitted(replace(SMALL, token="semantic", codebook_size=16), replace(BRIEF, epochs=50))
+    ids, vectors = SPLIT.dataset.catalogue.item_ids, embeddings().vectors
+    later = Embeddings(Catalogue([*ids, "like item-3"]), np.concatenate([vectors, vectors[3:4]]))
+    larger = model.with_items(embeddings=later)
+    before = model.recommend([["item-17", "item-24", "item-1"]], k=4)  # item-8 is next
+    after = larger.recommend([["item-12", "item-19", "item-26"]], k=4)  # item-3 is next
+    assert before.ids() == larger.recommend([["item-17", "item-24", "item-1"]], k=4).ids()
+    assert {"item-3", "like item-3"} <= set(after.ids()[0])
+    assert larger.train_counts[-1] == 0
+    with pytest.raises(ConfigError, match="has weights for each item"):
+        fitted(training=replace(BRIEF, epochs=1)).with_items(embeddings=later)
+    with pytest.raises(DataError, match=r"shapes .*'embeddings': \[3\].*, those of the training .*\[10\]"):
+        model.with_items(embeddings=Embeddings(later.catalogue, later.vectors[:, :3]))
+
+
+def test_training_starts_from_another_model_of_the_method(tmp_path):
+    config = replace(SMALL, codebook_size=16)
+    fitted(config, replace(BRIEF, epochs=40)).save(tmp_path / "model")
+    brief = replace(BRIEF, epochs=2)
+    scratch, onwards = fitted(config, brief), fitted(replace(config, pretrained=str(tmp_path / "model")), brief)
+    assert onwards.log.rows[0]["loss"] < scratch.log.rows[0]["loss"]
+    with pytest.raises(ArtifactError, match="has another network: .* Train both with the same"):
+        fitted(replace(config, latent_width=20, pretrained=str(tmp_path / "model")), brief)
 
 
 @pytest.mark.parametrize("settings", [{}, {"codebooks": "gradient"}, {"loss": "bce"}])
