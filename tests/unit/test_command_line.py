@@ -215,7 +215,7 @@ def test_a_recommender_with_a_changed_byte_is_refused(data, tmp_path):
     content = bytearray(weights.read_bytes())
     content[-1] ^= 0xFF
     weights.write_bytes(content)
-    refused(tesserec("recommend", tmp_path / "run", "--history", "i00001"), "is damaged", "Train the recommender again")
+    refused(tesserec("recommend", tmp_path / "run", "--history", "i00001"), "is damaged", "again with `tesserec run`")
 
 
 @pytest.mark.parametrize("setting", ["training.seed=-1", "training.learning_rate=nan"])

@@ -1,9 +1,12 @@
 """Splits by hand: what may be seen, and what is asked."""
 
+import shutil
+
 import numpy as np
 import polars as pl
 import pytest
 
+from tesserec.artifacts import read_manifest, write_artifact
 from tesserec.data import Dataset, Sequences, by_time, leave_one_out
 from tesserec.data.catalogue import Catalogue
 from tesserec.errors import ArtifactError, DataError
@@ -87,13 +90,49 @@ def test_a_saved_split_part_loads_with_the_times_of_its_own_events(tmp_path):
 
 
 def test_damaged_or_missing_data_sets_are_refused(tmp_path):
-    with pytest.raises(ArtifactError, match=r"holds no manifest.json"):
+    with pytest.raises(ArtifactError, match=r"There is no folder .*nothing"):
         Dataset.load(tmp_path / "nothing")
+    with pytest.raises(ArtifactError, match=r"holds no manifest.json.*make one with `tesserec prepare`"):
+        Dataset.load(tmp_path)
     folder = tmp_path / "data"
-    dataset().save(folder)
-    np.save(folder / "values.npy", np.zeros(5, dtype=np.int32))
-    with pytest.raises(ArtifactError, match=r"is damaged: its manifest counts .* its files "):
+    dataset(TIMES).save(folder)
+    (folder / "times.npy").unlink()
+    with pytest.raises(ArtifactError, match=r"data \(dataset\) is damaged: .*missing.*again with `tesserec prepare`"):
         Dataset.load(folder)
-    (folder / "values.npy").unlink()
-    with pytest.raises(ArtifactError, match=r"is damaged: .*values.npy.*Prepare the data again"):
-        Dataset.load(folder)
+
+
+def saved_with(folder, **arrays):
+    """A data set whose fingerprint is right although its arrays do not fit together."""
+    dataset(TIMES).save(folder / "whole")
+    manifest = read_manifest(folder / "whole")
+    with write_artifact(folder / "data", kind="dataset", config=manifest.config, sizes=manifest.sizes) as staging:
+        for file in ("items.parquet", "users.parquet", "values.npy", "offsets.npy", "times.npy", "report.json"):
+            shutil.copy(folder / "whole" / file, staging)
+        for name, array in arrays.items():
+            np.save(staging / f"{name}.npy", array)
+    return folder / "data"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"values": np.array([0, 1, 2, 9, 0, 1, 1, 1, 2])}, "Event 3 is of item row 9, but there are 5 items"),
+        ({"values": np.array([0, 1, -1, 3, 0, 1, 1, 1, 2])}, "Event 2 is of item row -1"),
+        ({"values": np.zeros(9)}, "item rows are float64"),
+        ({"values": np.zeros((9, 1), dtype=int)}, r"shape \(9, 1\)"),
+        ({"values": np.zeros(5, dtype=int)}, "its manifest counts .* its files "),
+        ({"offsets": np.array([0, 6, 4, 9])}, "Sequence 1 goes from 6 to 4"),
+        ({"offsets": np.array([0, 4, 6, 8])}, "does not divide 9 events among 3 users"),
+        ({"offsets": np.array([0.0, 4, 6, 9])}, "starts are float64"),
+        ({"times": np.arange(5)}, r"times are int64 of shape \(5,\)"),
+        ({"times": np.array(["now"] * 9)}, "times are <U3"),
+    ],
+)
+def test_a_data_set_whose_parts_do_not_fit_together_is_refused(tmp_path, arrays, message):
+    with pytest.raises(ArtifactError, match=rf"is damaged: .*{message}"):
+        Dataset.load(saved_with(tmp_path, **arrays))
+
+
+def test_sequences_of_items_that_are_not_in_the_table_are_refused():
+    with pytest.raises(DataError, match="item row 7, but there are 5 items"):
+        Dataset(ITEMS, ("u",), Sequences.from_lists([[0, 7]]))

@@ -92,7 +92,7 @@ def test_a_saved_report_gives_the_same_values_back(tmp_path: Path):
 def test_a_damaged_report_is_refused(tmp_path: Path):
     report_of([5, 4, 3, 2, 1]).save(tmp_path / "report")
     (tmp_path / "report" / "per_user.parquet").write_bytes(b"no parquet")
-    with pytest.raises(ArtifactError, match="Evaluate again"):
+    with pytest.raises(ArtifactError, match=r"is damaged.*`tesserec evaluate --out`"):
         Report.load(tmp_path / "report")
 
 

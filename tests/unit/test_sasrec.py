@@ -151,5 +151,5 @@ def test_damaged_weights_are_an_error_with_a_remedy(tmp_path):
     SASRec(SMALL, TrainingConfig(device="cpu", precision="fp32", epochs=1)).fit(circles(20)).save(tmp_path / "model")
     weights = tmp_path / "model" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(ArtifactError, match=r"is damaged.*Train the recommender again"):
+    with pytest.raises(ArtifactError, match=r"is damaged.*Make it again"):
         SASRec.load(tmp_path / "model")

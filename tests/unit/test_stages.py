@@ -98,6 +98,38 @@ def test_folders_that_are_no_runs_are_refused(data, tmp_path):
         go(data, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("dataset", None),
+        ("dataset", {"fingerprint": "0"}),
+        ("dataset", {"folder": 3, "fingerprint": "0"}),
+        ("reached", 3),
+        ("recipe", {}),
+        ("stages", []),
+        ("stages", {"recommender": {}}),
+    ],
+)
+def test_a_run_json_with_other_entries_than_a_run_writes_is_refused(data, tmp_path, entry, value):
+    go(data, tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**about, entry: value}))
+    with pytest.raises(ArtifactError, match=r"run.json is damaged: entries are missing"):
+        Run.open(tmp_path / "run")
+    if entry == "stages":
+        with pytest.raises(ArtifactError, match="Empty the folder"):
+            go(data, tmp_path / "run")
+    else:  # all that the next run needs are the stages
+        assert go(data, tmp_path / "run")[1] == ["recommender", "report"]
+
+
+def test_nothing_is_done_for_a_run_that_cannot_be_written(data, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    for out in (tmp_path / "taken", tmp_path / "taken" / "run"):
+        with pytest.raises(ArtifactError, match=r"Nothing can be written into .*taken is no folder"):
+            go(data, out)
+
+
 def test_a_run_whose_data_has_moved_says_so(data, tmp_path):
     go(data, tmp_path / "run")
     about = (tmp_path / "run" / "run.json").read_text()

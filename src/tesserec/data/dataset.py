@@ -1,16 +1,15 @@
 """A prepared data set: the catalogue with its texts, and every user's items in order."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tesserec.artifacts import fingerprint_bytes, read_manifest, write_artifact, write_json
+from tesserec.artifacts import fingerprint_bytes, open_artifact, read_json, write_artifact, write_json
 from tesserec.data.catalogue import Catalogue
 from tesserec.data.sequences import Sequences
-from tesserec.errors import ArtifactError, DataError
+from tesserec.errors import DataError
 from tesserec.types import PathLike
 
 if TYPE_CHECKING:
@@ -40,12 +39,16 @@ class Dataset:
             items: one row per item: `item_id` (text, unique) and any text columns.
             user_ids: one id per sequence.
             sequences: item rows in [0, N).
+
+        Raises:
+            DataError: a user without a sequence, an item that is not in the table, or other parts that do not fit.
         """
         if len(user_ids) != len(sequences):
             raise DataError(
                 f"There are {len(user_ids)} user ids for {len(sequences)} sequences. Give one id per sequence."
             )
         self.catalogue = Catalogue(items["item_id"].to_list())
+        sequences.check(len(self.catalogue))
         self.user_ids = user_ids
         self.sequences = sequences
         self.report = report or {}
@@ -96,28 +99,25 @@ class Dataset:
         """
         import pyarrow.parquet as pq
 
-        path = Path(folder)
-        sizes = read_manifest(path, kind="dataset").sizes
         dataset = cls.__new__(cls)
-        dataset._folder = path
-        try:
+        with open_artifact(folder, kind="dataset") as (path, manifest):
+            dataset._folder = path
             dataset.catalogue = Catalogue(
                 pq.read_table(path / "items.parquet", columns=["item_id"])["item_id"].to_pylist()
             )
             dataset.user_ids = tuple(pq.read_table(path / "users.parquet")["user_id"].to_pylist())
             times = np.load(path / "times.npy", mmap_mode="r") if (path / "times.npy").exists() else None
             values, offsets = np.load(path / "values.npy", mmap_mode="r"), np.load(path / "offsets.npy")
-            dataset.report = json.loads((path / "report.json").read_text())
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise ArtifactError(
-                f"{path} is damaged: {error}. Prepare the data again with `tesserec prepare`."
-            ) from None
-        found = {"users": len(dataset.user_ids), "items": len(dataset.catalogue), "interactions": len(values)}
-        if found != sizes or len(offsets) != len(dataset.user_ids) + 1 or offsets[-1] != len(values):
-            raise ArtifactError(
-                f"{path} is damaged: its manifest counts {sizes}, its files {found}. Prepare the data again."
-            )
-        dataset.sequences = Sequences.from_offsets(values, offsets, times)
+            dataset.report = read_json(path / "report.json")
+            found = {"users": len(dataset.user_ids), "items": len(dataset.catalogue), "interactions": len(values)}
+            if found != manifest.sizes:
+                raise ValueError(f"its manifest counts {manifest.sizes}, its files {found}")
+            if offsets.shape != (len(dataset.user_ids) + 1,) or offsets[0] != 0 or offsets[-1] != len(values):
+                raise ValueError(
+                    f"offsets.npy does not divide {len(values)} events among {len(dataset.user_ids)} users"
+                )
+            dataset.sequences = Sequences.from_offsets(values, offsets, times)
+            dataset.sequences.check(len(dataset.catalogue))
         return dataset
 
     _folder: Path = Path()

@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from tesserec.errors import DataError
 from tesserec.types import IntArray
 
 
@@ -34,6 +35,31 @@ class Sequences:
         parts = [np.asarray(row, dtype=np.int32) for row in rows if len(row)]
         values = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
         return cls.from_offsets(values, offsets)
+
+    def check(self, n_items: int) -> None:
+        """See to it that every sequence lies within `values` and every value is the row of one of `n_items` items.
+
+        Raises:
+            DataError: what is wrong, and where first.
+        """
+        for name, array in (("item rows", self.values), ("starts", self.starts), ("stops", self.stops)):
+            if array.ndim != 1 or array.dtype.kind not in "iu":
+                raise DataError(f"The {name} are {array.dtype} of shape {array.shape}. Give one row of whole numbers.")
+        outside = (self.starts < 0) | (self.stops < self.starts) | (self.stops > len(self.values))
+        if outside.any():
+            user = int(np.argmax(outside))
+            raise DataError(
+                f"Sequence {user} goes from {self.starts[user]} to {self.stops[user]} of {len(self.values)} events. "
+                "Starts and stops must not go down or leave the events."
+            )
+        if len(self.values) and not (self.values.min() >= 0 and self.values.max() < n_items):
+            event = int(np.argmax((self.values < 0) | (self.values >= n_items)))
+            raise DataError(f"Event {event} is of item row {self.values[event]}, but there are {n_items} items.")
+        if self.times is not None and (self.times.shape != self.values.shape or self.times.dtype.kind not in "iuf"):
+            raise DataError(
+                f"The times are {self.times.dtype} of shape {self.times.shape}, the events {self.values.shape}. Give "
+                "one number per event."
+            )
 
     def __len__(self) -> int:
         return len(self.starts)

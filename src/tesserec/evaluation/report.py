@@ -1,17 +1,15 @@
 """A report: the rank of every user's target, the metrics that follow from it, and the card that says what they mean."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from tesserec.artifacts import read_manifest, write_artifact, write_json
-from tesserec.errors import ArtifactError, ConfigError
+from tesserec.artifacts import open_artifact, read_json, write_artifact, write_json
+from tesserec.errors import ConfigError
 from tesserec.functional.metrics import GAINS, expected_metric, id_metric
 from tesserec.recommenders.base import Ranks
 from tesserec.tables import format_table
@@ -135,18 +133,14 @@ class Report:
         """
         import pyarrow.parquet as pq
 
-        path = Path(folder)
-        manifest = read_manifest(path, kind="report")
-        try:
-            card = json.loads((path / "report.json").read_text())["card"]
+        with open_artifact(folder, kind="report") as (path, manifest):
+            card = read_json(path / "report.json")["card"]
             table = pq.read_table(path / "per_user.parquet")
             columns = {name: table[name].to_numpy() for name in table.column_names}
             ranks = Ranks(**{name: columns.pop(name) for name in (*RANK_COLUMNS, "exact") if name in columns})
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise ArtifactError(f"{path} is damaged: {error}. Evaluate again.") from None
-        if len(table) != manifest.sizes["cases"]:
-            raise ArtifactError(f"{path} is damaged: {len(table)} rows, not {manifest.sizes['cases']}. Evaluate again.")
-        return cls(card, columns, ranks)
+            if len(table) != manifest.sizes["cases"]:
+                raise ValueError(f"{len(table)} rows, not {manifest.sizes['cases']}")
+            return cls(card, columns, ranks)
 
 
 def side_by_side(reports: Mapping[str, Report], metrics: Sequence[str]) -> str:

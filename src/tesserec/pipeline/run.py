@@ -13,10 +13,9 @@ The key of a stage is a fingerprint of its settings and of the artefacts that it
 `run.json` holds the same key and the artefact on disk is still the one that was made then, byte by byte.
 """
 
-import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +26,9 @@ from tesserec.artifacts import (
     fingerprint_bytes,
     fingerprint_folder,
     fingerprint_json,
+    read_json,
     read_manifest,
+    require_writable,
     write_json,
 )
 from tesserec.config import build, to_dict
@@ -53,6 +54,13 @@ if TYPE_CHECKING:
 
 RUN = "run.json"
 CHECKPOINTS = "checkpoints"
+TEXTS: dict[str, Callable[[Any], list[Any]]] = {  # entry of run.json -> what in it must be text
+    "reached": list,
+    "recipe": lambda recipe: [recipe["split"]["method"], recipe["recommender"]["method"]],
+    "dataset": lambda dataset: [dataset["folder"], dataset["fingerprint"]],
+    "library": lambda library: [],
+    "stages": lambda stages: [stage[key] for stage in stages.values() for key in ("key", "fingerprint")],
+}
 
 
 @dataclass(frozen=True)
@@ -89,9 +97,7 @@ class Run:
             ArtifactError: the data set is not where it was, or damaged.
         """
         if not self.dataset_folder.is_dir():
-            raise ArtifactError(
-                f"The data set of this run is no longer at {self.dataset_folder}. Say where it is: --data."
-            )
+            raise ArtifactError(f"There is no data set of this run at {self.dataset_folder}. Say where it is: --data.")
         config = build(SplitConfig, self.about["recipe"]["split"], where=f"{self.folder / RUN}, split")
         return config.split(Dataset.load(self.dataset_folder))
 
@@ -164,7 +170,7 @@ def run(recipe: Recipe, dataset_folder: PathLike, out: PathLike, *, progress: Pr
     the same call goes on from the last checkpoint and ends with the same weights.
 
     Raises:
-        ArtifactError: `dataset_folder` is no prepared data set, or `out` holds something else.
+        ArtifactError: `dataset_folder` is no prepared data set, or `out` holds something else or cannot be written.
         TesserecError: whatever a stage finds wrong with its settings or data.
     """
     data = Path(dataset_folder).resolve()
@@ -308,11 +314,15 @@ class _Stages:
     @classmethod
     def begin(cls, folder: Path, recipe: Recipe, data: Path, progress: Progress) -> "_Stages":
         """Take up the run in a folder, or begin one in an empty or new folder."""
+        require_writable(folder)
         if folder.exists() and not (folder / RUN).exists() and any(folder.iterdir()):
             raise ArtifactError(
                 f"{folder} exists and is not a run. Choose another folder for --out, or empty this one."
             )
-        done = _read_about(folder)["stages"] if (folder / RUN).exists() else {}
+        done = {}
+        if (folder / RUN).exists():
+            remedy = "Empty the folder and run the recipe again."
+            done = _read_about(folder, ("stages",), remedy=remedy)["stages"]
         folder.mkdir(parents=True, exist_ok=True)
         source = {"folder": str(data), "fingerprint": read_manifest(data, kind="dataset").fingerprint}
         about: dict[str, Any] = {
@@ -367,20 +377,30 @@ class _Stages:
         write_json(self.folder / RUN, self.about)
 
 
-def _read_about(folder: Path) -> dict[str, Any]:
-    """The content of run.json.
+def _read_about(
+    folder: Path,
+    entries: Iterable[str] = TEXTS,
+    *,
+    remedy: str = "Make it again: the same `tesserec run` keeps what is done.",
+) -> dict[str, Any]:
+    """Some entries of run.json.
 
     Raises:
         ArtifactError: there is none, or it is damaged.
     """
-    try:
-        about = json.loads((folder / RUN).read_text())
-        return {key: about[key] for key in ("reached", "recipe", "dataset", "library", "stages")}
-    except FileNotFoundError:
+    path = folder / RUN
+    if not path.is_file():
         raise ArtifactError(
             f"{folder} holds no {RUN}, so it is not a run. Check the path, or make it with `tesserec run`."
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"{folder / RUN} is damaged ({error}). Empty the folder and run the recipe again."
-        ) from None
+        )
+    try:
+        about = read_json(path)
+        found = {entry: about[entry] for entry in entries}
+        whole = all(isinstance(text, str) for entry in found for text in TEXTS[entry](found[entry]))
+    except ValueError as error:
+        raise ArtifactError(f"{path} is damaged ({error}). {remedy}") from None
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ArtifactError(f"{path} is damaged: entries are missing, or not what a run writes. {remedy}")
+    return found

@@ -82,6 +82,6 @@ def load_recommender(folder: "PathLike") -> "Recommender":
     Raises:
         ArtifactError: the folder holds no recommender, or a damaged one.
     """
-    from tesserec.artifacts import read_manifest
+    from tesserec.artifacts import method_of
 
-    return recommender_class(read_manifest(folder, kind="recommender").config["method"]).load(folder)
+    return recommender_class(method_of(folder, kind="recommender")).load(folder)

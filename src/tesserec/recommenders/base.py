@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from tesserec.artifacts import fingerprint_folder, read_manifest, require_same, write_artifact
+from tesserec.artifacts import open_artifact, require_same, write_artifact
 from tesserec.config import build, to_dict
 from tesserec.data.catalogue import Catalogue
 from tesserec.data.sequences import Sequences
@@ -286,19 +286,13 @@ class Recommender(ABC):
         """
         import pyarrow.parquet as pq
 
-        path = Path(folder)
-        manifest = read_manifest(path, kind="recommender")
-        if manifest.config["method"] != cls.method:
-            raise ArtifactError(
-                f"{path} holds a {manifest.config['method']} recommender, not a {cls.method}. "
-                "Load it with load_recommender."
-            )
-        if fingerprint_folder(path) != manifest.fingerprint:
-            raise ArtifactError(
-                f"{path} is damaged: its files are not those that were saved. Train the recommender again."
-            )
-        recommender = cls._from_manifest(path, manifest.config)
-        try:
+        with open_artifact(folder, kind="recommender") as (path, manifest):
+            if manifest.config["method"] != cls.method:
+                raise ArtifactError(
+                    f"{path} holds a {manifest.config['method']} recommender, not a {cls.method}. "
+                    "Load it with load_recommender."
+                )
+            recommender = cls._from_manifest(path, manifest.config)
             items = pq.read_table(path / "items.parquet")
             recommender.catalogue = Catalogue(items["item_id"].to_pylist())
             recommender.train_counts = items["train_count"].to_numpy()
@@ -306,8 +300,6 @@ class Recommender(ABC):
             found, expected = recommender.catalogue.fingerprint, manifest.sources["catalogue"]
             require_same("items.parquet", found, "the manifest", expected, remedy="Train the recommender again.")
             recommender._read(path)
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise ArtifactError(f"{path} is damaged: {error}. Train the recommender again.") from None
         return recommender
 
     @classmethod

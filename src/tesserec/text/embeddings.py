@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from tesserec.artifacts import fingerprint_bytes, read_manifest, write_artifact, write_json
+from tesserec.artifacts import fingerprint_bytes, open_artifact, read_json, write_artifact, write_json
 from tesserec.data.catalogue import Catalogue
-from tesserec.errors import ArtifactError, DataError
+from tesserec.errors import DataError
 from tesserec.types import FloatArray, PathLike
 
 
@@ -65,17 +64,11 @@ class Embeddings:
         Raises:
             ArtifactError: the folder holds no embeddings, or a file of them is damaged.
         """
-        import json
-
         import pyarrow.parquet as pq
 
-        path = Path(folder)
-        manifest = read_manifest(path, kind="embeddings")
-        try:
+        with open_artifact(folder, kind="embeddings") as (path, manifest):
             catalogue = Catalogue(pq.read_table(path / "items.parquet")["item_id"].to_pylist())
-            attributes = tuple(json.loads((path / "attributes.json").read_text()))
+            attributes = tuple(read_json(path / "attributes.json"))
             vectors = np.load(path / "vectors.npy", mmap_mode="r")
             state = {file.stem.removeprefix("state_"): np.load(file) for file in path.glob("state_*.npy")}
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise ArtifactError(f"{path} is damaged: {error}. Encode the items again.") from None
-        return cls(catalogue, vectors, attributes, manifest.config, state)
+            return cls(catalogue, vectors, attributes, manifest.config, state)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tesserec.artifacts import read_manifest
+from tesserec.artifacts import method_of
 from tesserec.config import build, choose
 from tesserec.types import PathLike
 
@@ -44,4 +44,4 @@ def load_tokenizer(folder: PathLike) -> "ItemTokenizer":
     Raises:
         ArtifactError: the folder holds no tokenizer, or a damaged one.
     """
-    return tokenizer_class(read_manifest(folder, kind="tokenizer").config["method"]).load(folder)
+    return tokenizer_class(method_of(folder, kind="tokenizer")).load(folder)

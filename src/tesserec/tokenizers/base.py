@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from tesserec.artifacts import read_manifest, write_artifact
+from tesserec.artifacts import open_artifact, write_artifact
 from tesserec.config import build, to_dict
 from tesserec.errors import ArtifactError, ConfigError, DataError
 from tesserec.progress import SILENT, Progress
@@ -245,18 +245,15 @@ class ItemTokenizer(ABC):
         Raises:
             ArtifactError: the folder holds no tokenizer, one of another method, or damaged files.
         """
-        path = Path(folder)
-        manifest = read_manifest(path, kind="tokenizer")
-        if manifest.config["method"] != cls.method:
-            raise ArtifactError(
-                f"{path} holds a {manifest.config['method']} tokenizer, not {cls.method}. Load it with load_tokenizer."
-            )
-        tokenizer = cls(build(cls.config_class, manifest.config["tokenizer"], where=f"{path}, tokenizer"))
-        try:
+        with open_artifact(folder, kind="tokenizer") as (path, manifest):
+            if manifest.config["method"] != cls.method:
+                raise ArtifactError(
+                    f"{path} holds a {manifest.config['method']} tokenizer, not {cls.method}. "
+                    "Load it with load_tokenizer."
+                )
+            tokenizer = cls(build(cls.config_class, manifest.config["tokenizer"], where=f"{path}, tokenizer"))
             tokenizer.embeddings_fingerprint = manifest.sources["embeddings"]
             tokenizer.collaborative_fingerprint = manifest.sources.get("collaborative", "")
             tokenizer.width = manifest.sizes["width"]
             tokenizer._read(path)
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise ArtifactError(f"{path} is damaged: {error}. Fit the tokenizer again.") from None
         return tokenizer

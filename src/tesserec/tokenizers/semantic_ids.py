@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tesserec.artifacts import fingerprint_bytes, read_manifest, write_artifact
+from tesserec.artifacts import fingerprint_bytes, open_artifact, write_artifact
 from tesserec.data.catalogue import Catalogue
-from tesserec.errors import ArtifactError, DataError
+from tesserec.errors import DataError
 from tesserec.types import FloatArray, IntArray, PathLike
 
 if TYPE_CHECKING:
@@ -106,10 +105,8 @@ class SemanticIds:
         """
         import pyarrow.parquet as pq
 
-        path = Path(folder)
-        manifest = read_manifest(path, kind="semantic-ids")
-        sizes = tuple(manifest.config["codebook_sizes"])
-        try:
+        with open_artifact(folder, kind="semantic-ids") as (path, manifest):
+            sizes = tuple(manifest.config["codebook_sizes"])
             table = pq.read_table(path / "semantic_ids.parquet")
             codes = np.stack([table[f"code_{level}"].to_numpy() for level in range(len(sizes))], axis=1).astype(
                 np.int64
@@ -117,9 +114,5 @@ class SemanticIds:
             codebooks = tuple(
                 np.load(file) for file in sorted(path.glob("codebook_*.npy"), key=lambda p: int(p.stem.split("_")[1]))
             )
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise ArtifactError(f"{path} is damaged: {error}. Make the semantic IDs again.") from None
-        catalogue = Catalogue(table["item_id"].to_pylist())
-        return cls(
-            catalogue, codes, sizes, manifest.config["collision_policy"], codebooks, manifest.config["tokenizer"]
-        )
+            catalogue, config = Catalogue(table["item_id"].to_pylist()), manifest.config
+            return cls(catalogue, codes, sizes, config["collision_policy"], codebooks, config["tokenizer"])

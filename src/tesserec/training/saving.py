@@ -1,12 +1,11 @@
 """A trained network on disk: safetensors for the weights, JSON for how the training went."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from torch import nn
 
-from tesserec.artifacts import write_json
+from tesserec.artifacts import read_json, write_json
 from tesserec.training.loop import TrainingLog
 
 WEIGHTS, LOG = "weights.safetensors", "training_log.json"
@@ -34,4 +33,4 @@ def read_network(folder: Path, network: nn.Module) -> TrainingLog:
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{WEIGHTS}: {error}") from None
     network.eval()
-    return TrainingLog(**json.loads((folder / LOG).read_text()))
+    return TrainingLog(**read_json(folder / LOG))
