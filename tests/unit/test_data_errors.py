@@ -3,11 +3,12 @@
 import gzip
 import re
 
+import pandas as pd
 import polars as pl
 import pytest
 
 from tesserec.data import PrepareConfig, from_frames, prepare
-from tesserec.errors import ConfigError, DataError
+from tesserec.errors import ArtifactError, ConfigError, DataError
 
 
 def write(folder, name, content):
@@ -86,6 +87,12 @@ MALFORMED = [
     ("log.jsonl", '{"user": 1, "item": "a"}\n[1]\n{"user": 1, "item": "c"}\n', 2, "a list, not a JSON object."),
     ("log.jsonl", '{"user": 1, "item": "a"}\n{"user": 1}\n{"user": 1, "item": "c"}\n', 2,
      "the item (column 'item') is missing"),
+    ("log.jsonl", '{"user": 1, "item": "a"}\n{"user": 1, "item": [2]}\n{"user": 1, "item": "c"}\n', 2,
+     "'[2]' is no id: ids are text or whole numbers."),
+    ("log.jsonl", '{"user": 1, "item": "a"}\n{"user": 1, "item": 1.5}\n{"user": 1, "item": "c"}\n', 2,
+     "'1.5' is no id"),
+    ("log.jsonl", '{"user": 1, "item": "a"}\n{"user": ' + "[" * 9999 + '\n{"user": 1, "item": "c"}\n', 2,
+     "not valid JSON (it is nested too deeply)"),
     ("ml/ratings.dat", "1::a::5::978300760\n1::b::5\n1::c::5::978300761\n", 2,
      "5 fields where 7 are expected: '1::b::5'."),
 ]  # fmt: skip
@@ -142,6 +149,133 @@ def test_logs_of_two_formats_in_a_folder_are_listed_unless_one_is_asked_for(tmp_
     with pytest.raises(DataError, match=r"logs of two formats: a.inter, and log.csv of format 'table'. Give the one"):
         prepare(tmp_path)
     assert len(prepare(tmp_path, config=PrepareConfig(format="recbole")).catalogue) == 1
+
+
+ITEMS = "item_id,title\na,A\n"
+NO_TABLES = [
+    ("items.csv", "", "items.csv is empty"),
+    ("items.csv", "item_id,títle\n".encode("latin-1"), "items.csv is not UTF-8 text"),
+    ("items.parquet", b"no parquet", "items.parquet is not a Parquet file"),
+    ("items.jsonl", '{"item_id": \n', "items.jsonl holds no JSON object"),
+    ("items.csv.gz", b"no gzip", "items.csv.gz cannot be decompressed"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "problem"), NO_TABLES)
+def test_a_file_beside_the_log_that_cannot_be_read_is_refused_unless_the_items_are_known(
+    tmp_path, name, content, problem
+):
+    write(tmp_path / "raw", "log.csv", GOOD)
+    path = write(tmp_path / "raw", name, content)
+    with pytest.raises(DataError, match=rf"{problem}.*may be its table of items: .*--items, or give .*log.csv itself"):
+        prepare(tmp_path / "raw")
+    items = write(tmp_path, "things.csv", ITEMS)
+    files = prepare(tmp_path / "raw", items=items).report["files"]
+    assert re.search(rf"ignored: .*{problem}", files[str(path)])
+    assert len(prepare(tmp_path / "raw" / "log.csv").catalogue) == 1
+
+
+def test_files_that_are_not_read_are_named_with_the_reason(tmp_path):
+    write(tmp_path, "log.csv", GOOD)
+    write(tmp_path, "notes.md", "mine")
+    path = write(tmp_path, "items.csv", "code,title\na,A\n")
+    files = prepare(tmp_path).report["files"]
+    assert "none of its columns 'code', 'title' is known to hold the item's id" in files[str(path)]
+    assert files[str(tmp_path / "notes.md")].startswith("ignored")
+    named = prepare(tmp_path, config=PrepareConfig(columns=("item_id=code",)))
+    assert named.items["title"].to_list() == ["A"]
+    write(tmp_path, "log.inter", "user_id:token\titem_id:token\nu\ta\n")
+    (tmp_path / "log.csv").unlink()
+    assert "--items" in prepare(tmp_path).report["files"][str(path)]
+
+
+def test_a_table_of_other_items_than_those_of_the_log_is_refused(tmp_path):
+    write(tmp_path, "log.csv", GOOD + "u1,b,2\n")
+    write(tmp_path, "items.csv", "item_id,title\nA-1,A\n")
+    with pytest.raises(
+        DataError,
+        match=r"None of the 2 items of the log .* such as \['a', 'b'\], the table \['A-1'\]. Name the columns",
+    ):
+        prepare(tmp_path)
+    write(tmp_path, "items.csv", ITEMS)
+    assert "1 of 2 items of the log are not in the table of items" in prepare(tmp_path).report["notes"]
+
+
+def test_where_the_result_cannot_be_written_nothing_is_read(tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    for out in (tmp_path / "taken", tmp_path / "taken" / "data"):
+        with pytest.raises(ArtifactError, match="taken is "):
+            prepare(tmp_path / "nowhere.csv", out=out)
+
+
+@pytest.mark.parametrize("settings", [{"min_rating": float("nan")}, {"min_rating": float("inf")}, {"seed": -1}])
+def test_numbers_that_no_filter_can_use_are_refused(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        PrepareConfig(**settings)
+
+
+LOG = {"user_id": ["u", "u"], "item_id": ["a", "b"], "timestamp": [5, 7]}
+UNUSABLE = [
+    (
+        "item_id",
+        pl.Series([["a"], ["b"]]),
+        r"column 'item_id' is of type List\(String\), but ids must be text or whole",
+    ),
+    ("item_id", pl.Series([{"x": 1}, {"x": 2}]), "column 'item_id' is of type Struct"),
+    ("item_id", pl.Series([b"\xff", b"b"]), "column 'item_id' is of type Binary"),
+    ("user_id", pl.Series([True, False]), "column 'user_id' is of type Boolean.*--columns user=COLUMN"),
+    ("user_id", pl.Series([1.0, 1.5]), "row 2: user_id is 1.5. Ids must be text or whole numbers"),
+    ("user_id", pl.Series([1.0, float("inf")]), "row 2: user_id is inf"),
+    ("user_id", pl.Series([1.0, 1e20]), r"row 2: user_id is 1e\+20"),
+    ("timestamp", pl.Series([[1], [2]]), r"column 'timestamp' is of type List.*times are numbers or dates"),
+    ("timestamp", pl.Series([b"1", b"2"]), "column 'timestamp' is of type Binary"),
+    ("timestamp", pl.Series([True, False]), "column 'timestamp' is of type Boolean"),
+    ("timestamp", pl.Series([1, 2], dtype=pl.Duration("us")), "column 'timestamp' is of type Duration"),
+    ("rating", pl.Series([[1], [2]]), "column 'rating' is of type List.*numbers are wanted"),
+]
+
+
+@pytest.mark.parametrize(("column", "values", "message"), UNUSABLE)
+def test_columns_of_a_type_that_cannot_play_their_role(tmp_path, column, values, message):
+    pl.DataFrame({**LOG, column: values}).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=rf"log.parquet, .*{message}"):
+        prepare(tmp_path / "log.parquet", config=PrepareConfig(min_rating=1.0 if column == "rating" else None))
+
+
+class Odd:
+    """No value of a table."""
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (pd.DataFrame({"user": [Odd(), Odd()], "item": ["a", "b"]}), "frame of interactions cannot be read: "),
+        (pd.DataFrame({"user": [1, "a"], "item": ["a", "b"]}), "frame of interactions cannot be read: "),
+        (pd.DataFrame([["u", "a", "b"]], columns=["user", "item", "item"]), "Give columns of different names"),
+        (pl.DataFrame({"user": pl.Series([Odd()], dtype=pl.Object), "item": ["a"]}), "column 'user' is of type Object"),
+        ({"user": ["u"], "item": ["a"]}, "is a dict. Give a Polars or pandas frame"),
+    ],
+)
+def test_frames_with_values_that_are_none(frame, message):
+    with pytest.raises(DataError, match=message):
+        from_frames(frame)
+
+
+def test_texts_that_are_objects_or_nested_without_end():
+    log = pl.DataFrame({"user": ["u"], "item": ["a"]})
+    items = pl.DataFrame({"item": ["a"], "title": pl.Series([Odd()], dtype=pl.Object)})
+    with pytest.raises(DataError, match="frame of items: column 'title' holds Python objects"):
+        from_frames(log, items)
+
+
+def test_text_that_is_nested_too_deeply(tmp_path):
+    deep = '{"a":' * 600 + "1" + "}" * 600
+    write(tmp_path, "log.csv", GOOD)
+    write(tmp_path, "items.jsonl", f'{{"item_id": "a", "title": {deep}}}\n')
+    with pytest.raises(DataError, match=r"items.jsonl: a value of column 'title' is nested too deeply"):
+        prepare(tmp_path)
+    with pytest.raises(DataError, match=r"x.inter.json: not valid JSON \(it is nested too deeply\)"):
+        prepare(write(tmp_path, "x.inter.json", "[" * 100_000))
 
 
 def test_two_logs_in_a_folder_are_listed(tmp_path):

@@ -269,3 +269,78 @@ def test_times_become_seconds(values, unit, seconds):
     )
     dataset = from_frames(log, config=PrepareConfig(timestamp_unit=unit))
     assert dataset.sequences.times.tolist() == seconds
+
+
+ZONED = ["2024-01-02T00:00:00+02:00", "2024-01-02T00:00:00Z", "2024-01-02 01:00:00", "2024/01/03", "2024-1-4 5:00:00"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_dates_may_differ_in_form_from_row_to_row(order):
+    dates, seconds = ZONED[::order], [1704146400, 1704153600, 1704157200, 1704240000, 1704344400][::order]
+    log = pl.DataFrame({"user": range(len(dates)), "item": ["a"] * len(dates), "time": dates})
+    assert from_frames(log).sequences.times.tolist() == seconds
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        ([20240102, 20231231], [1704153600, 1703980800]),
+        (["20240102", "20231231"], [1704153600, 1703980800]),
+        ([202401021230, 202312312359], [1704198600, 1704067140]),
+        ([20240102123000, 20231231235959], [1704198600, 1704067199]),
+    ],
+)
+def test_compact_dates_are_dates_and_that_is_noted(values, seconds):
+    log = pl.DataFrame({"user": ["u", "v"], "item": ["a", "b"], "time": values})
+    dataset = from_frames(log)
+    assert dataset.sequences.times.tolist() == seconds
+    assert f"column 'time' holds dates such as {values[0]}, not counts of seconds" in dataset.report["notes"]
+
+
+def test_numbers_that_are_not_all_dates_or_whose_unit_is_said_are_counts():
+    log = pl.DataFrame({"user": ["u", "v"], "item": ["a", "b"], "time": [20240102, 20240199]})
+    assert from_frames(log).sequences.times.tolist() == [20240102, 20240199]
+    log = log.with_columns(time=pl.Series([20240102, 20240103]))
+    assert from_frames(log, config=PrepareConfig(timestamp_unit="s")).sequences.times.tolist() == [20240102, 20240103]
+
+
+def test_13_and_13_point_0_are_one_id_in_json_lines(tmp_path):
+    write(
+        tmp_path, "log.jsonl", lines([{"user": 1, "item": 13}, {"user": 1.0, "item": 13.0}, {"user": 1, "item": "x"}])
+    )
+    write(tmp_path, "items.jsonl", lines([{"item": 13.0, "title": "A"}, {"item": "x", "title": "B"}]))
+    dataset = prepare(tmp_path, config=PrepareConfig(repeats="keep"))
+    assert histories(dataset) == {"1": ["13", "13", "x"]}
+    assert texts(dataset) == {"13": {"title": "A"}, "x": {"title": "B"}}
+
+
+def test_ids_of_letter_histories_are_one_by_one_ids(tmp_path):
+    assert histories(prepare(write(tmp_path, "x.inter.json", '{"u": [1, 1.0, "1", 2]}'))) == {"u": ["1", "1", "1", "2"]}
+    with pytest.raises(DataError, match=r"x.inter.json: '\[2\]' is no id"):
+        prepare(write(tmp_path, "x.inter.json", '{"u": [1, [2]]}'))
+
+
+def test_ids_and_texts_in_bytes_are_utf_8(tmp_path):
+    log = pl.DataFrame({"user": ["u"], "item": ["é".encode()]})
+    items = pl.DataFrame({"item": ["é".encode()], "title": [b"<b>A</b>"]})
+    assert texts(from_frames(log, items)) == {"é": {"title": "A"}}
+
+
+@pytest.mark.parametrize(
+    ("log", "content", "items", "table"),
+    [
+        ("LOG.CSV", "user_id,item_id\nu,a\n", "Items.JSONL", '{"item_id": "a", "title": "A"}'),
+        ("Log.Csv.gz", "user_id,item_id\nu,a\n", "ITEMS.TSV", "item_id\ttitle\na\tA\n"),
+        ("X.INTER", "user_id:token\titem_id:token\nu\ta\n", "X.Item", "item_id:token\ttitle:token\na\tA\n"),
+        ("X.Inter.JSON", '{"u": ["a"]}', "x.item.json", '{"a": {"title": "A"}}'),
+        ("BOOKS.JSON", '{"reviewerID": "u", "asin": "a", "unixReviewTime": 9}',
+         "META_BOOKS.JSON", '{"asin": "a", "title": "A"}'),
+        ("RATINGS.DAT", "u::a::5::978300760\n", "Movies.DAT", "a::A::Drama\n"),
+    ],
+)  # fmt: skip
+def test_files_may_be_named_in_capitals(tmp_path, log, content, items, table):
+    write(tmp_path, log, content)
+    write(tmp_path, items, table)
+    dataset = prepare(tmp_path)
+    assert histories(dataset) == {"u": ["a"]}
+    assert texts(dataset)["a"]["title"] == "A"

@@ -45,12 +45,12 @@ def assemble(raw: Raw, reading: Reading, config: PrepareConfig, *, source: str, 
     """Turn raw events and items into a data set whose report tells what became of them.
 
     Raises:
-        DataError: there is no event, or none is left.
+        DataError: there is no event, none is left, or the table of items is of other items.
         ConfigError: a filter by ratings without ratings.
     """
     if raw.events.is_empty():
         raise DataError(f"{source} holds no usable event ({reading.n_skipped} lines were skipped). Nothing to prepare.")
-    log, user_ids, table = _numbered(raw)
+    log, user_ids, table = _numbered(raw, reading)
     del raw  # its columns of text are most of the memory
     has_text = _has_text(table)
     stages = Stages(reading.progress)
@@ -98,13 +98,21 @@ def assemble(raw: Raw, reading: Reading, config: PrepareConfig, *, source: str, 
     )
 
 
-def _numbered(raw: Raw) -> tuple[Log, pl.Series, pl.DataFrame]:
+def _numbered(raw: Raw, reading: Reading) -> tuple[Log, pl.Series, pl.DataFrame]:
     """The log with numbers for ids, the ids of its users, and the table of all items in their order."""
     users, user_ids = _encode(raw.events["user"])
     items, item_ids = _encode(raw.events["item"])
     table = raw.items if raw.items is not None else pl.DataFrame(schema={"item_id": pl.String})
     listed = set(table["item_id"])
     unlisted = sorted((one for one in item_ids if one not in listed), key=_hash)
+    if len(table) and unlisted:
+        if len(unlisted) == len(item_ids):
+            raise DataError(
+                f"None of the {len(item_ids):,} items of the log is in the table of items: the log has ids such as "
+                f"{item_ids[:3].to_list()}, the table {table['item_id'][:3].to_list()}. Name the columns with "
+                "--columns item=COLUMN,item_id=COLUMN, give the right table with --items, or the log alone as SOURCE."
+            )
+        reading.note(f"{len(unlisted):,} of {len(item_ids):,} items of the log are not in the table of items")
     table = pl.concat([table, pl.DataFrame({"item_id": unlisted}, schema={"item_id": pl.String})], how="diagonal")
     table = table.with_columns(pl.all().fill_null(""))
     row_of = {item_id: row for row, item_id in enumerate(table["item_id"])}

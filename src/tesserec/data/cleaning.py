@@ -34,6 +34,8 @@ def clean(value: Any) -> str:
     """
     if isinstance(value, str):
         return _clean_text(value)
+    if isinstance(value, bytes):
+        return _clean_text(value.decode(errors="replace"))
     if isinstance(value, Mapping):
         return _join(clean(entry) for entry in value.values())
     if isinstance(value, Iterable):
@@ -63,7 +65,7 @@ def _clean_text(text: str) -> str:
 
 def _flatten(value: Iterable[Any]) -> Iterable[Any]:
     for entry in value:
-        if isinstance(entry, Iterable) and not isinstance(entry, str | Mapping):
+        if isinstance(entry, Iterable) and not isinstance(entry, str | bytes | Mapping):
             yield from _flatten(entry)
         else:
             yield entry

@@ -13,7 +13,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv
 
-from tesserec.data.raw import Reading
+from tesserec.artifacts import parse_json
+from tesserec.data.raw import Reading, id_text
 from tesserec.errors import DataError
 
 BLOCK_BYTES = 1 << 24  # of delimited text parsed at a time
@@ -21,13 +22,35 @@ CHUNK = 1 << 16  # JSON objects turned into a frame at a time
 Parse = Callable[[str], Any]
 
 
+def is_gzipped(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
 def plain_name(path: Path) -> str:
     """The file's name without `.gz`."""
-    return path.name.removesuffix(".gz")
+    return path.stem if is_gzipped(path) else path.name
+
+
+def stem_of(path: Path, suffix: str) -> str:
+    """The file's name without `.gz` and this suffix, if it has them."""
+    name = plain_name(path)
+    return name[: -len(suffix)] if name.lower().endswith(suffix) else name
+
+
+def has_suffix(path: Path, *suffixes: str) -> bool:
+    """Whether the file's name ends in one of these, gzipped or not, in capitals or not."""
+    return plain_name(path).lower().endswith(suffixes)
+
+
+def file_beside(path: Path, *names: str) -> Path | None:
+    """The first of these names, gzipped or not, that a file in the folder of `path` has, in capitals or not."""
+    there = {file.name.lower(): file for file in sorted(path.parent.iterdir(), reverse=True) if file.is_file()}
+    wanted = (name.lower() + end for name in names for end in ("", ".gz"))
+    return next((there[name] for name in wanted if name in there), None)
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path, "rb") if is_gzipped(path) else path.open("rb")  # type: ignore[return-value]
 
 
 def first_line(path: Path) -> str:
@@ -72,7 +95,10 @@ def header_of(path: Path, kind: Delimited) -> list[str]:
     line = first_line(path)
     if not line:
         raise DataError(f"{path} is empty, or its first line is. It should begin with a line of column names.")
-    names = next(csv.reader([line], delimiter=kind.separator)) if kind.quoted else line.split(kind.separator)
+    try:
+        names = next(csv.reader([line], delimiter=kind.separator)) if kind.quoted else line.split(kind.separator)
+    except csv.Error as error:
+        raise DataError(f"{path}: the first line holds no column names ({error}). Check the file.") from None
     if not kind.header:
         return [f"#{place}" for place in range(1, len(names) + 1)]
     twice = {name for name in names if names.count(name) > 1}
@@ -109,7 +135,7 @@ def read_delimited(
         return "skip"  # for now: Arrow does not let an error of ours through
 
     try:
-        with pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None) as stream:
+        with pa.input_stream(str(path), compression="gzip" if is_gzipped(path) else None) as stream:
             table = pa.csv.read_csv(
                 stream,
                 # One thread: only then does Arrow tell the number of a line that it cannot parse.
@@ -146,7 +172,7 @@ def read_delimited(
     return Table(frame[rows] if len(rows) < len(frame) else frame, place)
 
 
-def read_json(path: Path, reading: Reading, parse: Parse = json.loads) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_json(path: Path, reading: Reading, parse: Parse = parse_json) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, object) for every object of a JSON-lines file, or of one JSON list.
 
     Raises:
@@ -178,24 +204,41 @@ def read_json(path: Path, reading: Reading, parse: Parse = json.loads) -> Iterat
         raise _bad_gzip(path, error) from None
 
 
-def read_json_table(path: Path, columns: Sequence[str], reading: Reading) -> Table:
-    """Some keys of the objects of a JSON-lines file as columns of text; null where an object has no such key."""
+def read_json_table(path: Path, columns: Mapping[str, str], reading: Reading) -> Table:
+    """Some keys of the objects of a JSON-lines file as columns of text; null where an object has no such key.
+
+    Args:
+        columns: role -> key; the keys of `user` and `item` are ids.
+
+    Raises:
+        DataError: a line that is no JSON object, or whose ids are none, unless such lines are skipped.
+    """
+    names = list(dict.fromkeys(columns.values()))
+    ids = {columns[role] for role in ("user", "item") if role in columns}
     parts: list[pl.DataFrame] = []
     lines: list[int] = []
     rows: list[list[str | None]] = []
 
     def flush() -> None:
-        parts.append(pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row"))
+        parts.append(pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row"))
         rows.clear()
 
     for line, record in read_json(path, reading):
-        values = [record.get(column) for column in columns]
-        rows.append([None if value is None else str(value) for value in values])
+        values = [record.get(name) for name in names]
+        try:
+            rows.append([_json_text(value, is_id=name in ids) for name, value in zip(names, values)])
+        except ValueError as error:
+            reading.malformed(f"{path}, line {line}", f"{error}.", "Correct the line.")
+            continue
         lines.append(line)
         if len(rows) == CHUNK:
             flush()
     flush()
     return Table(pl.concat(parts), lambda row: f"{path}, line {lines[row]}")
+
+
+def _json_text(value: Any, *, is_id: bool) -> str | None:
+    return id_text(value) if is_id else None if value is None else str(value)
 
 
 def json_document(path: Path) -> Any:
@@ -206,21 +249,28 @@ def json_document(path: Path) -> Any:
     """
     try:
         with open_bytes(path) as file:
-            return json.loads(file.read())
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}). Correct the file.") from None
-    except UnicodeDecodeError:
-        raise _not_utf8(path) from None
+            return _parse_whole(path, file.read())
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _bad_gzip(path, error) from None
 
 
 def _json_list(path: Path, content: bytes) -> list[dict[str, Any]]:
-    try:
-        records = json.loads(content)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}). Correct the file.") from None
+    records = _parse_whole(path, content)
     if not all(isinstance(record, dict) for record in records):
         raise DataError(f"{path} holds a JSON list of other things than objects. Give one object per event or item.")
     return list(records)
+
+
+def _parse_whole(path: Path, content: bytes) -> Any:
+    try:
+        return parse_json(content)
+    except UnicodeDecodeError:
+        raise _not_utf8(path) from None
+    except ValueError as error:
+        where, why = f"{path}", str(error)
+        if isinstance(error, json.JSONDecodeError):
+            where, why = f"{path}, line {error.lineno}", error.msg
+        raise DataError(f"{where}: not valid JSON ({why}). Correct the file.") from None
 
 
 def _compressed_position(file: IO[bytes]) -> int:

@@ -1,9 +1,11 @@
 """From a source to a prepared data set: read, clean, filter, order; and say what was dropped and why."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from tesserec.artifacts import require_place
 from tesserec.config import to_dict
 from tesserec.data.columns import parse_columns
 from tesserec.data.dataset import Dataset
@@ -40,6 +42,10 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         if self.k_core < 1:
             raise ConfigError(f"k_core is {self.k_core}. Use 1 to keep everything, or more.")
+        if self.min_rating is not None and not math.isfinite(self.min_rating):
+            raise ConfigError(f"min_rating is {self.min_rating}. Give a finite number, or none to keep every event.")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}. Use 0 or more.")
         parse_columns(self.columns)
 
 
@@ -65,18 +71,23 @@ def prepare(
     Raises:
         DataError: the source is missing, not recognised, ambiguous, malformed, or nothing of it is left.
         ConfigError: there is no such format, or a setting does not fit the source.
+        ArtifactError: nothing can be written at `out`, or something else is there.
     """
     from tesserec.data.assembly import assemble
     from tesserec.data.readers import FORMATS, recognise
 
     config = config or PrepareConfig()
+    if out is not None:
+        require_place(out, kind="dataset")
     reading = _reading(config, progress)
     found = recognise(Path(source), format=config.format, items=Path(items) if items else None, named=reading.columns)
     progress.say(f"format: {found.format}")
-    reader = FORMATS[found.format]
+    raw = [FORMATS[found.format].read(found.events, found.items, reading)]
+    for file, why in found.others.items():
+        if str(file) not in reading.files:
+            reading.use(file, why)
     dataset = assemble(
-        # Not kept here: `assemble` frees it as soon as it can.
-        reader.read(found.events, found.items, reading),
+        raw.pop(),  # not kept here: `assemble` frees it as soon as it can
         reading,
         config,
         source=str(found.events),

@@ -14,7 +14,10 @@ from tesserec.progress import SILENT, Progress
 
 TimestampUnit = Literal["auto", "s", "ms", "us", "ns"]
 UNITS_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+ZONE = r":\d{2}(\.\d+)?(Z|[+-]\d{2}(:?\d{2})?)$"
+COMPACT_DATES = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}  # digits -> what they say, as in 20240531
 ISO_DATE = r"^\d{4}[-/]\d{1,2}[-/]\d{1,2}"  # 05/01/2024 is not read: it is a day in May or in January
+EXACT = 2**53  # floats below it hold whole numbers exactly
 N_EXAMPLES = 5  # skipped lines kept word for word in the report
 
 
@@ -85,12 +88,12 @@ def events_frame(
     Raises:
         DataError: such a row, unless they are to be skipped.
     """
-    checked = {role: _ids(table[columns[role]], place) for role in ("user", "item")}
+    checked = {role: ids_column(table[columns[role]], role, place) for role in ("user", "item")}
     usable = [pl.col(role).is_not_null() & (pl.col(role) != "") for role in ("user", "item")]
     if "time" in columns:
-        checked["time"] = _seconds(table[columns["time"]], reading)
+        checked["time"] = _seconds(table[columns["time"]], reading, place)
     if "rating" in columns and reading.with_ratings:
-        checked["rating"] = table[columns["rating"]].cast(pl.Float64, strict=False)
+        checked["rating"] = _numbers(table[columns["rating"]], "rating", place)
     usable += [pl.col(role).is_finite().fill_null(False) for role in ("time", "rating") if role in checked]
     frame = pl.DataFrame(checked)
     bad = frame.select((~pl.all_horizontal(usable)).arg_true()).to_series()
@@ -118,29 +121,109 @@ def _is_finite(number: float | None) -> bool:
     return number is not None and math.isfinite(number)
 
 
-def _ids(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
+def id_text(value: Any) -> str | None:
+    """An id as text, None where it is missing. 13 and 13.0 are one id.
+
+    Raises:
+        ValueError: the value can be no id.
+    """
+    if isinstance(value, float) and not math.isnan(value) and value.is_integer() and abs(value) < EXACT:
+        value = int(value)
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value)
+    if value is None or value != value:  # NaN is the value that differs from itself
+        return None
+    raise ValueError(f"{str(value)[:80]!r} is no id: ids are text or whole numbers")
+
+
+def ids_column(column: pl.Series, role: str, place: Callable[[int], str]) -> pl.Series:
     """Ids as text; whole numbers that became floats (pandas does that where some are missing) lose their ".0"."""
+    if column.dtype == pl.Binary:
+        text = _cast(column, pl.String)
+        if text is not None:
+            return text
+    if column.dtype.is_decimal():
+        column = column.cast(pl.Float64)
     if column.dtype.is_float():
-        fractions = (column.is_not_null() & (column != column.floor())).arg_true()
-        if len(fractions):
-            value = column[fractions[0]]
-            raise DataError(f"{place(fractions[0])}: {column.name} is {value!r}. Ids must be text or whole numbers.")
-        column = column.fill_nan(None).cast(pl.Int64)
-    return column.cast(pl.String)
+        column = column.fill_nan(None)
+        unusable = ((column != column.floor()) | (column.abs() >= EXACT)).fill_null(False).arg_true()
+        if len(unusable):
+            value = column[unusable[0]]
+            raise DataError(f"{place(unusable[0])}: {column.name} is {value!r}. Ids must be text or whole numbers.")
+        column = column.cast(pl.Int64)
+    if column.dtype.is_integer() or column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+        return column.cast(pl.String)
+    raise _wrong_type(column, role, place, "ids must be text or whole numbers")
 
 
-def _seconds(column: pl.Series, reading: Reading) -> pl.Series:
+def _numbers(column: pl.Series, role: str, place: Callable[[int], str]) -> pl.Series:
+    """Float64, null where a value is no number."""
+    if column.dtype in (pl.Categorical, pl.Enum):
+        column = column.cast(pl.String)
+    if column.dtype.is_numeric() or column.dtype in (pl.String, pl.Null):
+        return column.cast(pl.Float64, strict=False)
+    raise _wrong_type(column, role, place, "numbers are wanted" if role == "rating" else "times are numbers or dates")
+
+
+def _cast(column: pl.Series, kind: type[pl.DataType]) -> pl.Series | None:
+    try:
+        return column.cast(kind)
+    except pl.exceptions.PolarsError:
+        return None
+
+
+def _wrong_type(column: pl.Series, role: str, place: Callable[[int], str], wanted: str) -> DataError:
+    return DataError(
+        f"{place(0)}: column {column.name!r} is of type {column.dtype}, but {wanted}. Convert it, or name another "
+        f"column with --columns {role}=COLUMN."
+    )
+
+
+def _seconds(column: pl.Series, reading: Reading, place: Callable[[int], str]) -> pl.Series:
     """Float64 Unix seconds, null where a value is no time. A column holds either numbers of one unit, or dates."""
-    if column.dtype.is_temporal():
+    if column.dtype in (pl.Date, pl.Datetime):
         return column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
-    numbers = column.cast(pl.Float64, strict=False)
+    numbers = _numbers(column, "time", place)
     if column.dtype == pl.String and numbers.null_count() == len(numbers):
-        dates = column.to_frame("date").select(pl.when(pl.col("date").str.contains(ISO_DATE)).then("date")).to_series()
-        return dates.str.to_datetime(strict=False, time_unit="us", time_zone="UTC").dt.epoch("us") / 1e6
+        return _seconds_of_dates(column)
+    if reading.timestamp_unit == "auto" and (compact := _compact_dates(numbers)) is not None:
+        reading.note(f"column {column.name!r} holds dates such as {numbers.drop_nulls()[0]:.0f}, not counts of seconds")
+        return compact
     unit = reading.timestamp_unit if reading.timestamp_unit != "auto" else _likely_unit(numbers)
     if unit != "s":
         reading.note(f"column {column.name!r} counts {unit}; times are kept in seconds")
     return numbers / UNITS_PER_SECOND[unit]
+
+
+def _seconds_of_dates(column: pl.Series) -> pl.Series:
+    """ISO dates, perhaps with a time and a zone (without: UTC), in forms that may differ from row to row."""
+    text, is_date, zoned = pl.col("text"), pl.col("text").str.contains(ISO_DATE), pl.col("text").str.contains(ZONE)
+    parts = column.to_frame("text").select(  # Polars takes the form, zone or not, from the first value
+        zoned=pl.when(is_date & zoned).then(text), plain=pl.when(is_date & ~zoned).then(text)
+    )
+    seconds = [
+        part.str.to_datetime(strict=False, time_unit="us", time_zone="UTC").dt.epoch("us") / 1e6
+        for part in parts.iter_columns()
+    ]
+    return seconds[0].fill_null(seconds[1])
+
+
+def _compact_dates(numbers: pl.Series) -> pl.Series | None:
+    """Seconds of numbers that all are dates such as 20240531 or 20240531123000; None if one is none.
+
+    Read as seconds, they would lie within some weeks of 1970; as milliseconds, after the year 2600.
+    """
+    low, high = numbers.min(), numbers.max()
+    if not isinstance(low, float) or not isinstance(high, float) or not math.isfinite(low + high):
+        return None
+    digits = len(f"{high:.0f}")
+    if digits not in COMPACT_DATES or not 1900 * 10 ** (digits - 4) <= low <= high < 2101 * 10 ** (digits - 4):
+        return None
+    text = numbers.cast(pl.Int64).cast(pl.String)
+    dates = text.str.to_datetime(COMPACT_DATES[digits], strict=False, time_unit="us")
+    if dates.null_count() > numbers.null_count() or (numbers != numbers.floor()).any():
+        return None
+    return dates.dt.epoch("us") / 1e6
 
 
 def _likely_unit(numbers: pl.Series) -> str:
@@ -150,15 +233,21 @@ def _likely_unit(numbers: pl.Series) -> str:
     return "s" if size < 1e11 else "ms" if size < 1e14 else "us" if size < 1e17 else "ns"
 
 
-def items_frame(item_ids: Iterable[Any], texts: Mapping[str, Iterable[Any]], reading: Reading) -> pl.DataFrame:
+def items_frame(
+    item_ids: Iterable[Any], texts: Mapping[str, Iterable[Any]], reading: Reading, *, where: str
+) -> pl.DataFrame:
     """A cleaned item table: the first row of every id, every text column as clean text.
 
     Args:
         item_ids: one id per row, None where it is missing (such rows are left out and noted).
         texts: column -> one value per row, of any kind that `clean` takes.
+        where: the file or frame, to be named in errors.
+
+    Raises:
+        DataError: a value is no id (unless malformed lines are skipped), or no text.
     """
-    columns = {"item_id": pl.Series([None if one is None else str(one) for one in item_ids], dtype=pl.String)}
-    columns |= {name: pl.Series([clean(value) for value in values], dtype=pl.String) for name, values in texts.items()}
+    columns = {"item_id": _item_ids(item_ids, reading, where)}
+    columns |= {name: _texts(name, values, where) for name, values in texts.items()}
     frame = pl.DataFrame(columns)
     named = frame.filter(pl.col("item_id").is_not_null() & (pl.col("item_id") != ""))
     if len(named) < len(frame):
@@ -169,6 +258,31 @@ def items_frame(item_ids: Iterable[Any], texts: Mapping[str, Iterable[Any]], rea
             f"{len(named) - len(unique)} rows of the item table repeat an id; the first row of each id is kept"
         )
     return unique
+
+
+def _item_ids(item_ids: Iterable[Any], reading: Reading, where: str) -> pl.Series:
+    if isinstance(item_ids, pl.Series):
+        return ids_column(item_ids, "item_id", lambda row: f"{where}, row {row + 1}")
+    texts = list[str | None]()
+    for row, value in enumerate(item_ids, 1):
+        try:
+            texts.append(id_text(value))
+        except ValueError as error:
+            reading.malformed(f"{where}, item {row}", f"{error}.", "Correct it.")
+            texts.append(None)
+    return pl.Series(texts, dtype=pl.String)
+
+
+def _texts(name: str, values: Iterable[Any], where: str) -> pl.Series:
+    if isinstance(values, pl.Series) and values.dtype == pl.Object:
+        raise DataError(f"{where}: column {name!r} holds Python objects. Turn them into text, or leave the column out.")
+    try:
+        return pl.Series([clean(value) for value in values], dtype=pl.String)
+    except RecursionError:
+        raise DataError(
+            f"{where}: a value of column {name!r} is nested too deeply to be a text. Correct it, or name other columns "
+            "of text with --text-columns."
+        ) from None
 
 
 def chosen_texts(names: Sequence[str], id_column: str, reading: Reading, *, where: str) -> list[str]:

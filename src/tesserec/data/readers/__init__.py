@@ -50,6 +50,7 @@ class Source:
     format: str  # a name in FORMATS
     events: Path
     items: Path | None
+    others: Mapping[Path, str]  # files of the folder that are not known to be read, and why
 
 
 def recognise(path: Path, *, format: str, items: Path | None, named: Mapping[str, str]) -> Source:
@@ -86,9 +87,12 @@ def recognise(path: Path, *, format: str, items: Path | None, named: Mapping[str
                 _check_no_other_log(
                     path, [file for file in files if file not in (*logs, *tables_of_items)], logs, named
                 )
-            return Source(name, logs[0], items or _item_table(path, tables_of_items))
+            items = items or _item_table(path, tables_of_items)
+            others = [file for file in files if file != logs[0] and not (items and file.samefile(items))]
+            why_not = _why_not_in_tables if name == "table" else _why_not_by_name
+            return Source(name, logs[0], items, {file: why_not(file, logs[0], items, named) for file in others})
     if path.is_file() and (format != "auto" or tables.is_table(path)):
-        return Source("table" if format == "auto" else format, path, items)  # reading it will say what is missing
+        return Source("table" if format == "auto" else format, path, items, {})  # reading it will say what is missing
     raise DataError(
         f"{path} is not recognised as {' or '.join(map(repr, candidates))}. It holds: {_described(files, named)}. "
         f"Name the columns with --columns user=COLUMN,item=COLUMN, or the format with --format ({', '.join(FORMATS)})."
@@ -113,6 +117,36 @@ def _item_table(path: Path, found: list[Path]) -> Path | None:
             "Name one with --items FILE."
         )
     return found[0] if found else None
+
+
+def _why_not_by_name(file: Path, log: Path, items: Path | None, named: Mapping[str, str]) -> str:
+    """Why a file is not read where names say what files are: readers note those that they do read."""
+    return "ignored; a table of items of another name is given with --items" if tables.is_table(file) else "ignored"
+
+
+def _why_not_in_tables(file: Path, log: Path, items: Path | None, named: Mapping[str, str]) -> str:
+    """Why a file is neither the log nor the table of items where columns say what files are.
+
+    Raises:
+        DataError: nobody can tell, and there is no other table of items.
+    """
+    if not tables.is_table(file):
+        return "ignored: no table by its name"
+    try:
+        names = tables.names_of(file, named)
+    except DataError as error:
+        if items:
+            return f"ignored: {error}"
+        raise DataError(
+            f"{error} It lies beside {log.name} and may be its table of items: correct or remove it, name the table "
+            f"with --items, or give {log} itself as SOURCE."
+        ) from None
+    if items:
+        return f"ignored: the items are those of {items.name}"
+    return (
+        f"ignored: none of its columns {', '.join(map(repr, names))} is known to hold the item's id; if it is the "
+        "table of items, say which one does with --columns item_id=COLUMN"
+    )
 
 
 def _is_visible(file: Path) -> bool:

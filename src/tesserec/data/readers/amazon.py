@@ -10,15 +10,15 @@ The text columns have the same names for all: title, brand, categories, features
 """
 
 import ast
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from tesserec.artifacts import parse_json
 from tesserec.data.columns import event_columns
-from tesserec.data.files import plain_name, read_json, read_json_table
+from tesserec.data.files import file_beside, has_suffix, plain_name, read_json, read_json_table
 from tesserec.data.raw import Raw, Reading, chosen_texts, events_frame, items_frame
 from tesserec.data.readers.tables import JSON_LINES, names_of
 from tesserec.errors import DataError
@@ -36,7 +36,7 @@ TEXTS = {  # our column -> the fields that hold it, by edition
 
 def event_files(files: Sequence[Path], named: Mapping[str, str]) -> list[Path]:
     """Those of some files that are reviews."""
-    return [path for path in files if plain_name(path).endswith(JSON_LINES) and _holds_reviews(path, named)]
+    return [path for path in files if has_suffix(path, *JSON_LINES) and _holds_reviews(path, named)]
 
 
 def _holds_reviews(path: Path, named: Mapping[str, str]) -> bool:
@@ -52,7 +52,7 @@ def read(path: Path, items: Path | None, reading: Reading) -> Raw:
     columns = event_columns(names_of(path, reading.columns), reading.columns, where=str(path))
     reading.use(path, "interactions")
     reading.use_columns(path, columns)
-    table = read_json_table(path, list(columns.values()), reading)
+    table = read_json_table(path, columns, reading)
     events = events_frame(table.frame, columns, reading, place=table.place)
     items = items or _metadata_beside(path)
     return Raw(events, _read_metadata(items, reading) if items else None)
@@ -67,7 +67,7 @@ def _read_metadata(path: Path, reading: Reading) -> pl.DataFrame:
         for name in names:
             texts[name].append(_first(record, TEXTS[name]))
     reading.use(path, f"items with {', '.join(names)}")
-    return items_frame(item_ids, texts, reading)
+    return items_frame(item_ids, texts, reading, where=str(path))
 
 
 def _first(record: Mapping[str, Any], fields: Sequence[str]) -> Any:
@@ -76,12 +76,15 @@ def _first(record: Mapping[str, Any], fields: Sequence[str]) -> Any:
 
 def _json_or_literal(line: str) -> Any:
     try:
-        return json.loads(line)
+        return parse_json(line)
     except ValueError:
+        pass
+    try:
         return ast.literal_eval(line)
+    except (TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 def _metadata_beside(path: Path) -> Path | None:
     stem = plain_name(path).rsplit(".", 1)[0].removeprefix("reviews_").removesuffix("_5")
-    found = (path.with_name(f"meta_{stem}{kind}{end}") for kind in JSON_LINES for end in ("", ".gz"))
-    return next((candidate for candidate in found if candidate.is_file()), None)
+    return file_beside(path, *(f"meta_{stem}{kind}" for kind in JSON_LINES))

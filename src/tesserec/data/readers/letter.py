@@ -10,14 +10,16 @@ from typing import Any
 
 import polars as pl
 
-from tesserec.data.files import json_document, plain_name
-from tesserec.data.raw import Raw, Reading, chosen_texts, items_frame
+from tesserec.data.files import file_beside, has_suffix, json_document, stem_of
+from tesserec.data.raw import Raw, Reading, chosen_texts, id_text, items_frame
 from tesserec.errors import DataError
+
+SUFFIX = ".inter.json"
 
 
 def event_files(files: Sequence[Path], named: Mapping[str, str]) -> list[Path]:
     """Those of some files that are logs of this format."""
-    return [path for path in files if plain_name(path).endswith(".inter.json")]
+    return [path for path in files if has_suffix(path, SUFFIX)]
 
 
 def read(path: Path, items: Path | None, reading: Reading) -> Raw:
@@ -28,7 +30,7 @@ def read(path: Path, items: Path | None, reading: Reading) -> Raw:
         if not isinstance(history, list):
             raise DataError(f"{path}: the history of user {user!r} is {history!r}. It should be a list of items.")
     lists = pl.DataFrame(
-        {"user": list(histories), "item": [[str(item) for item in history] for history in histories.values()]},
+        {"user": list(histories), "item": [_ids(history, path) for history in histories.values()]},
         schema={"user": pl.String, "item": pl.List(pl.String)},
     )
     events = lists.filter(pl.col("item").list.len() > 0).explode("item")
@@ -38,7 +40,7 @@ def read(path: Path, items: Path | None, reading: Reading) -> Raw:
     if items := items or _beside(path, ".item.json"):
         return Raw(events, _read_items(items, reading))
     if index:
-        return Raw(events, items_frame(_mapping(index), {}, reading))
+        return Raw(events, items_frame(_mapping(index), {}, reading, where=str(index)))
     return Raw(events)
 
 
@@ -48,7 +50,14 @@ def _read_items(path: Path, reading: Reading) -> pl.DataFrame:
     names = list(dict.fromkeys(name for row in rows for name in row))
     texts = chosen_texts(names, "", reading, where=str(path))
     reading.use(path, f"items with {', '.join(texts) or 'no text'}")
-    return items_frame(items, {name: [row.get(name) for row in rows] for name in texts}, reading)
+    return items_frame(items, {name: [row.get(name) for row in rows] for name in texts}, reading, where=str(path))
+
+
+def _ids(history: Sequence[Any], path: Path) -> list[str | None]:
+    try:
+        return [id_text(item) for item in history]
+    except ValueError as error:
+        raise DataError(f"{path}: {error}. Correct the history that holds it.") from None
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -59,6 +68,4 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 
 def _beside(path: Path, suffix: str) -> Path | None:
-    stem = plain_name(path).removesuffix(".inter.json")
-    candidates = (path.with_name(stem + suffix + end) for end in ("", ".gz"))
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    return file_beside(path, stem_of(path, SUFFIX) + suffix)

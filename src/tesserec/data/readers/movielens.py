@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from tesserec.data.files import Delimited, first_line, read_delimited
+from tesserec.data.files import Delimited, file_beside, first_line, open_bytes, read_delimited
 from tesserec.data.raw import Raw, Reading, chosen_texts, events_frame, items_frame
 from tesserec.errors import DataError
 
@@ -63,24 +63,24 @@ EDITIONS = {
 
 def event_files(files: Sequence[Path], named: Mapping[str, str]) -> list[Path]:
     """Those of some files that are the ratings of a MovieLens data set."""
-    return [path for path in files if path.name in EDITIONS and _is_ratings(path)]
+    return [path for path in files if path.name.lower() in EDITIONS and _is_ratings(path)]
 
 
 def _is_ratings(path: Path) -> bool:
-    return path.name != "ratings.csv" or first_line(path) == CSV_HEADER
+    return path.name.lower() != "ratings.csv" or first_line(path) == CSV_HEADER
 
 
 def read(path: Path, items: Path | None, reading: Reading) -> Raw:
     """Read ratings, and the movies: the file given, or the one beside the ratings."""
-    if path.name not in EDITIONS:
+    if path.name.lower() not in EDITIONS:
         raise DataError(f"{path} is no log of MovieLens: its name would be {' or '.join(EDITIONS)}. Give that file.")
-    edition = EDITIONS[path.name]
+    edition = EDITIONS[path.name.lower()]
     reading.use(path, "interactions")
     reading.use_columns(path, COLUMNS)
     table = read_delimited(path, edition.ratings, edition.names, list(COLUMNS.values()), reading)
     events = events_frame(table.frame, COLUMNS, reading, place=table.place)
-    items = items or path.with_name(edition.movies)
-    return Raw(events, _read_movies(items, edition, reading) if items.is_file() else None)
+    items = items or file_beside(path, edition.movies)
+    return Raw(events, _read_movies(items, edition, reading) if items else None)
 
 
 def _read_movies(path: Path, edition: Edition, reading: Reading) -> pl.DataFrame:
@@ -91,11 +91,12 @@ def _read_movies(path: Path, edition: Edition, reading: Reading) -> pl.DataFrame
     }
     names = chosen_texts(list(rows), "", reading, where=str(path))
     reading.use(path, f"items with {', '.join(names)}")
-    return items_frame([item for item, _, _ in movies], {name: rows[name] for name in names}, reading)
+    return items_frame([item for item, _, _ in movies], {name: rows[name] for name in names}, reading, where=str(path))
 
 
 def _movies(path: Path, edition: Edition, reading: Reading) -> Iterator[Movie]:
-    content = path.read_bytes()
+    with open_bytes(path) as file:
+        content = file.read()
     try:
         text = content.decode()
     except UnicodeDecodeError:

@@ -6,16 +6,17 @@ from pathlib import Path
 import polars as pl
 
 from tesserec.data.columns import event_columns, item_id_column
-from tesserec.data.files import Delimited, header_of, plain_name, read_delimited
+from tesserec.data.files import Delimited, file_beside, has_suffix, header_of, read_delimited, stem_of
 from tesserec.data.raw import Raw, Reading, chosen_texts, events_frame, items_frame
 from tesserec.errors import DataError
 
+SUFFIX = ".inter"
 ATOMIC = Delimited("\t", quoted=False)
 
 
 def event_files(files: Sequence[Path], named: Mapping[str, str]) -> list[Path]:
     """Those of some files that are logs of this format."""
-    return [path for path in files if plain_name(path).endswith(".inter")]
+    return [path for path in files if has_suffix(path, SUFFIX)]
 
 
 def read(path: Path, items: Path | None, reading: Reading) -> Raw:
@@ -43,7 +44,7 @@ def _read_items(path: Path, reading: Reading) -> pl.DataFrame:
     texts = chosen_texts(readable, id_column, reading, where=str(path))
     frame = read_delimited(path, ATOMIC, list(types), [id_column, *texts], reading).frame
     reading.use(path, f"items with {', '.join(texts) or 'no text'}")
-    return items_frame(frame[id_column], {name: frame[name] for name in texts}, reading)
+    return items_frame(frame[id_column], {name: frame[name] for name in texts}, reading, where=str(path))
 
 
 def _typed_header(path: Path) -> dict[str, str]:
@@ -53,7 +54,5 @@ def _typed_header(path: Path) -> dict[str, str]:
 
 
 def _beside(path: Path, suffix: str) -> Path | None:
-    """The file of the same name with another suffix, gzipped or not."""
-    stem = plain_name(path).removesuffix(".inter")
-    candidates = (path.with_name(stem + suffix + end) for end in ("", ".gz"))
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    """The file of the same name with another suffix."""
+    return file_beside(path, stem_of(path, SUFFIX) + suffix)

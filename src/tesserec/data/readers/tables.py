@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from tesserec.data.columns import event_columns, item_id_column, usual_column
-from tesserec.data.files import header_of, plain_name, read_delimited, read_json, read_json_table, sniff
+from tesserec.data.files import has_suffix, header_of, read_delimited, read_json, read_json_table, sniff
 from tesserec.data.raw import Raw, Reading, chosen_texts, events_frame, items_frame
 from tesserec.errors import DataError
 
@@ -18,7 +18,7 @@ N_SNIFFED = 100  # JSON objects whose keys are taken for the columns
 
 
 def is_table(path: Path) -> bool:
-    return plain_name(path).endswith(DELIMITED + JSON_LINES + PARQUET)
+    return has_suffix(path, *DELIMITED, *JSON_LINES, *PARQUET)
 
 
 def names_of(path: Path, named: Mapping[str, str]) -> list[str]:
@@ -27,9 +27,9 @@ def names_of(path: Path, named: Mapping[str, str]) -> list[str]:
     Raises:
         DataError: the file is empty or not of the kind that its name says.
     """
-    if plain_name(path).endswith(DELIMITED):
+    if has_suffix(path, *DELIMITED):
         return header_of(path, sniff(path, named))
-    if plain_name(path).endswith(PARQUET):
+    if has_suffix(path, *PARQUET):
         return _parquet(path).collect_schema().names()
     names: dict[str, None] = {}
     for count, (_, record) in enumerate(read_json(path, Reading(on_error="skip"))):
@@ -43,22 +43,25 @@ def names_of(path: Path, named: Mapping[str, str]) -> list[str]:
 
 def event_files(files: Sequence[Path], named: Mapping[str, str]) -> list[Path]:
     """Those of some files whose columns name a user and an item."""
-    return [path for path in files if _plays(path, ("user", "item"), named)]
+    return [path for path in files if {"user", "item"} <= _roles(path, named)]
 
 
 def item_files(files: Sequence[Path], named: Mapping[str, str]) -> list[Path]:
     """Those of some files whose columns name an item and no user."""
-    return [path for path in files if _plays(path, ("item",), named) and not _plays(path, ("user",), named)]
+    return [path for path in files if _roles(path, named) & {"user", "item_id"} == {"item_id"}]
 
 
-def _plays(path: Path, roles: Sequence[str], named: Mapping[str, str]) -> bool:
-    if not is_table(path):
-        return False
+def _roles(path: Path, named: Mapping[str, str]) -> set[str]:
+    """Which of user, item and item_id the columns of a file can play; none if it is no table that can be read."""
     try:
-        names = names_of(path, named)
-    except DataError:
-        return False
-    return all(named[role] in names if role in named else usual_column(role, names) for role in roles)
+        names = names_of(path, named) if is_table(path) else []
+    except DataError:  # `recognise` tells of it
+        return set()
+    found = {
+        role for role in ("user", "item") if (named[role] in names if role in named else usual_column(role, names))
+    }
+    is_item_table = named["item_id"] in names if "item_id" in named else usual_column("item", names) or "item" in found
+    return found | {"item_id"} if is_item_table else found
 
 
 def read(path: Path, items: Path | None, reading: Reading) -> Raw:
@@ -73,13 +76,13 @@ def read_events(path: Path, reading: Reading) -> pl.DataFrame:
     reading.use(path, "interactions")
     reading.use_columns(path, columns)
     chosen = list(columns.values())
-    if plain_name(path).endswith(PARQUET):
+    if has_suffix(path, *PARQUET):
         frame = _parquet(path).select(chosen).collect()
         return events_frame(frame, columns, reading, place=lambda row: f"{path}, row {row + 1}")
-    if plain_name(path).endswith(DELIMITED):
+    if has_suffix(path, *DELIMITED):
         table = read_delimited(path, sniff(path, reading.columns), names, chosen, reading)
     else:
-        table = read_json_table(path, chosen, reading)
+        table = read_json_table(path, columns, reading)
     return events_frame(table.frame, columns, reading, place=table.place)
 
 
@@ -92,14 +95,14 @@ def read_items(path: Path, reading: Reading) -> pl.DataFrame:
     texts = chosen_texts(names, id_column, reading, where=str(path))
     reading.use(path, f"items with {', '.join(texts) or 'no text'}")
     rows: Mapping[str, Any]
-    if plain_name(path).endswith(PARQUET):
-        rows = _parquet(path).select(id_column, *texts).collect().to_dict(as_series=False)
-    elif plain_name(path).endswith(DELIMITED):
+    if has_suffix(path, *PARQUET):
+        rows = _parquet(path).select(id_column, *texts).collect().to_dict()
+    elif has_suffix(path, *DELIMITED):
         rows = read_delimited(path, sniff(path, named), names, [id_column, *texts], reading).frame.to_dict()
     else:
         records = [record for _, record in read_json(path, reading)]
         rows = {name: [record.get(name) for record in records] for name in (id_column, *texts)}
-    return items_frame(rows[id_column], {name: rows[name] for name in texts}, reading)
+    return items_frame(rows[id_column], {name: rows[name] for name in texts}, reading, where=str(path))
 
 
 def _parquet(path: Path) -> pl.LazyFrame:
