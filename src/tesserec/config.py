@@ -7,6 +7,7 @@ has nothing but torch and numpy (which is why this is not pydantic: see docs/dec
 
 import dataclasses
 import difflib
+import math
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -25,8 +26,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def choose(name: str, registry: Mapping[str, Any], *, what: str) -> Any:
     """The registry's entry called `name`; `ConfigError` naming the nearest entry if there is none."""
-    if name not in registry:
-        raise ConfigError(f"There is no {what} called {name!r}. {nearest(name, registry)}")
+    if not isinstance(name, str) or name not in registry:
+        raise ConfigError(f"There is no {what} called {name!r}. {nearest(str(name), registry)}")
     return registry[name]
 
 
@@ -80,17 +81,28 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if hint is bool and isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     if hint in (int, float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise _wrong_type(value, hint, where) from None
-        if hint is float:
-            return number
-        if number.is_integer():
-            return int(number)
-    elif isinstance(hint, type) and isinstance(value, hint):
+        return _convert_number(value, hint, where)
+    if isinstance(hint, type) and isinstance(value, hint):
         return value
     raise _wrong_type(value, hint, where)
+
+
+def _convert_number(value: Any, hint: type[int] | type[float], where: str) -> int | float:
+    """A finite float, or a whole number that 64 bits can hold; 1e3 is one, too."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise _wrong_type(value, hint, where) from None
+    if not math.isfinite(number):
+        raise _wrong_type(value, hint, where)
+    if hint is float:
+        return number
+    if not number.is_integer() or abs(number) >= 2**63:
+        raise _wrong_type(value, hint, where)
+    try:
+        return int(value)  # exactly, where a float would round
+    except ValueError:
+        return int(number)
 
 
 def _convert_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
@@ -115,5 +127,5 @@ def _convert_tuple(value: Any, entries: tuple[Any, ...], where: str) -> tuple[An
 
 
 def _wrong_type(value: Any, hint: Any, where: str) -> ConfigError:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
     return ConfigError(f"{where} is {value!r}. Give {words.get(hint, str(hint))}.")

@@ -63,6 +63,11 @@ def test_tokenizers_without_collaborative_vectors_have_no_use_for_them():
         (["collaborative.training.epoch=3"], "Did you mean 'epochs'"),
         (["tokenizer.temperature=3"], "no setting 'temperature'"),
         (["recommender.temperature=0"], "temperature is 0"),
+        (["tokenizer.alpha=-1"], "alpha is -1"),
+        (["tokenizer.commitment=-1"], "commitment is -1"),
+        (["tokenizer.distance=foo"], "distance is 'foo'. Use one of 'euclidean', 'cosine', 'mixed'"),
+        (["collaborative.path=/nope.npy"], "the method is 'sasrec', which reads no file.*--set collaborative=file"),
+        (["collaborative=file", "collaborative.path=/nope.npy", "collaborative.model=3"], "no setting 'model'"),
     ],
 )
 def test_wrong_collaborative_settings_are_named(settings, message):
@@ -93,6 +98,57 @@ def test_one_seed_seeds_every_section_that_has_none_of_its_own():
     assert recipe.tokenizer is not None
     assert recipe.text is not None
     assert (recipe.training.seed, recipe.tokenizer.config.seed, recipe.text.seed) == (5, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "setting"),
+    [
+        ("tiger", "recommender.temperature"),
+        ("tiger", "recommender.dropout"),
+        ("tiger", "training.learning_rate"),
+        ("tiger", "training.max_seconds"),
+        ("tiger", "training.weight_decay"),
+        ("unified", "recommender.latent_length"),
+        ("letter-tiger", "tokenizer.alpha"),
+        ("letter-tiger", "tokenizer.commitment"),
+        ("letter-tiger", "collaborative.training.clip_norm"),
+    ],
+)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_no_number_that_is_not_finite_is_a_setting(recipe, setting, value):
+    with pytest.raises(ConfigError, match=rf"{setting} is '{value}'. Give a finite number"):
+        load_recipe(recipe, [f"{setting}={value}"])
+
+
+def test_whole_numbers_are_kept_exactly_and_fit_into_64_bits():
+    recipe = load_recipe("tiger", ["training.seed=9007199254740993", "training.batch_size=1e2"])
+    assert recipe.training is not None
+    assert (recipe.training.seed, recipe.training.batch_size) == (9007199254740993, 100)
+    with pytest.raises(ConfigError, match=r"codebook_size is '1e300'. Give a whole number"):
+        load_recipe("tiger", ["tokenizer.codebook_size=1e300"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["evaluation.cutoffs=0"], r"cutoffs is \[0\]. Give one whole number or more"),
+        (["evaluation.cutoffs=5,10,5"], "at least 1 and only once"),
+        (["evaluation.cutoffs="], r"cutoffs is \[\]"),
+        (["evaluation.beam_width=0"], "a width of 1 or more"),
+        (["evaluation.exact=true", "evaluation.beam_width=5"], "Choose one of them"),
+        (["recommender=sasrec", "evaluation.exact=true"], "sasrec scores every item"),
+        (["training.metric=foo@10"], "no metric called 'foo'"),
+        (["training.metric=ndcg"], "Write the metric as in ndcg@10"),
+        (["seed=-1"], "seed is -1. Use 0 or more"),
+        (["tokenizer.seed=-1"], "seed is -1. Use 0 or more"),
+        (["text.seed=-1"], "seed is -1. Use 0 or more"),
+        (["epochs=1"], "no section 'epochs'. Known: .* seed, "),
+        (["tokenizer=foo"], "no tokenizer called 'foo'. Known: file, fitted, letter"),
+    ],
+)
+def test_what_only_later_stages_would_stumble_over_is_refused_at_once(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("tiger", settings)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +198,13 @@ def test_unknown_recipes_are_refused_with_the_nearest_name(tmp_path: Path):
         ("[training]\nepochs = 3\n", r"has no \[recommender\]"),
         ("recommender = 'sasrec'\n", "Write it as a table"),
         ("[recommender]\n", "names no method"),
+        ("[recommender]\nmethod = 3\n", "no recommender called 3. Known: item-graph"),
+        ("[recommender]\nmethod = ['tiger']\n", r"no recommender called \['tiger'\]"),
+        ("[recommender]\nmethod = 'tiger'\n[tokenizer]\nmethod = 3\n", "no tokenizer called 3"),
+        ("summary = 3\n[recommender]\nmethod = 'popularity'\n", "summary is 3. Give text"),
+        ("seed = 'x'\n[recommender]\nmethod = 'popularity'\n", "seed is 'x'. Give a whole number"),
+        ("sede = 1\n[recommender]\nmethod = 'popularity'\n", "Did you mean 'seed'"),
+        (f"x = {'[' * 5000}", "nested too deeply"),
         ("[recommender]\nmethod = 'tiger'\n", r"Add \[tokenizer\]"),
     ],
 )
@@ -150,6 +213,15 @@ def test_damaged_recipe_files_are_refused(tmp_path: Path, text, message):
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_recipe(str(file))
+
+
+def test_a_recipe_file_is_utf_8_and_may_have_a_name_in_capitals(tmp_path: Path):
+    text = "summary = 'café'\n[recommender]\nmethod = 'popularity'\n"
+    (tmp_path / "mine.TOML").write_text(text, encoding="utf-8")
+    assert load_recipe(str(tmp_path / "mine.TOML")).summary == "café"
+    (tmp_path / "mine.toml").write_text(text, encoding="latin-1")
+    with pytest.raises(ConfigError, match=r"is not UTF-8 text. Convert it"):
+        load_recipe(str(tmp_path / "mine.toml"))
 
 
 def test_dates_belong_to_the_split_by_time_alone():

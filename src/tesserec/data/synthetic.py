@@ -84,6 +84,8 @@ class SyntheticConfig:
             raise ConfigError(
                 f"mean_events is {self.mean_events} and series_length {self.series_length}. Use 3 and 2, or more."
             )
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}. Use 0 or more.")
         for name in ("habit_share", "accessory_share", "never_bought_share", "near_duplicate_share"):
             if not 0 <= getattr(self, name) <= (1 if name in ("habit_share", "accessory_share") else 0.5):
                 raise ConfigError(f"{name} is {getattr(self, name)}. Use a share from 0 to 1 (of items, to 0.5).")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -44,13 +44,13 @@ def evaluate(
         beam_width: generative models: hypotheses of the beam; None: as the recommender is configured.
 
     Raises:
-        ConfigError: a value is none of the above, or a way of ranking is asked of a model that does not generate.
+        ConfigError: a value is none of the above (see `check_ranking`), or a way of ranking is asked of a model that
+            does not generate.
         ArtifactError: the recommender was fitted on other data.
         DataError: the part has no cases.
     """
     cases: Cases = choose(part, {"test": split.test, "validation": split.validation}, what="part")
-    if not cutoffs or min(cutoffs) < 1:
-        raise ConfigError(f"cutoffs is {list(cutoffs)}. Give one whole number or more, each at least 1.")
+    check_ranking(cutoffs, exact, beam_width)
     if not len(cases):
         raise DataError(f"The {part} part of the split {split.name} has no cases. Choose another split or part.")
     dataset = split.dataset
@@ -71,9 +71,32 @@ def evaluate(
     return Report(card, about_cases, ranks)
 
 
-@runtime_checkable
-class Generative(Protocol):
-    """A recommender that ranks by beam search, or exactly if asked."""
+def check_ranking(cutoffs: Sequence[int], exact: bool, beam_width: int | None) -> None:
+    """Refuse settings that no evaluation can have, so that nobody learns of them after the training.
+
+    Raises:
+        ConfigError: no cut-off, one below 1 or given twice; an exact ranking by a beam, or a beam without hypotheses.
+    """
+    if not cutoffs or min(cutoffs) < 1 or len(set(cutoffs)) < len(cutoffs):
+        raise ConfigError(f"cutoffs is {list(cutoffs)}. Give one whole number or more, each at least 1 and only once.")
+    if beam_width is not None and (exact or beam_width < 1):
+        raise ConfigError(f"exact is {exact} and beam_width {beam_width}. Choose one of them, a width of 1 or more.")
+
+
+def require_generative(recommender: Recommender | type[Recommender]) -> None:
+    """Refuse a way of ranking (`exact`, `beam_width`) for a method that has only one.
+
+    Raises:
+        ConfigError: the method scores every item.
+    """
+    if not recommender.is_generative:
+        raise ConfigError(
+            f"{recommender.method} scores every item, so its ranking is always exact. Leave out exact and beam_width."
+        )
+
+
+class _Generative(Protocol):
+    """A recommender that is generative."""
 
     beam_width: int
     exact: bool
@@ -85,18 +108,14 @@ def _ranking_by(recommender: Recommender, exact: bool, beam_width: int | None) -
     if not exact and beam_width is None:
         yield
         return
-    if not isinstance(recommender, Generative):
-        raise ConfigError(
-            f"{recommender.method} scores every item, so its ranking is always exact. Leave out exact and beam_width."
-        )
-    if beam_width is not None and (exact or beam_width < 1):
-        raise ConfigError(f"exact is {exact} and beam_width {beam_width}. Choose one of them, a width of 1 or more.")
-    before = recommender.exact, recommender.beam_width
-    recommender.exact, recommender.beam_width = exact, beam_width or recommender.beam_width
+    require_generative(recommender)
+    ranker = cast(_Generative, recommender)
+    before = ranker.exact, ranker.beam_width
+    ranker.exact, ranker.beam_width = exact, beam_width or ranker.beam_width
     try:
         yield
     finally:
-        recommender.exact, recommender.beam_width = before
+        ranker.exact, ranker.beam_width = before
 
 
 def protocol_card(

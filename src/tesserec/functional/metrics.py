@@ -49,6 +49,7 @@ def expected_metric(name: str, found: BoolArray, ahead: IntArray, tied: IntArray
         [0.0704]
     """
     gain, cutoff = parse_metric(name)
+    cutoff = min(cutoff, int((ahead + tied).max(initial=0)))  # no target stands further behind
     places = np.arange(1.0, cutoff + 1)
     total = np.concatenate(
         [np.zeros(1), np.cumsum(GAINS[gain](places))]

@@ -9,14 +9,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from tesserec.config import build, nearest, to_dict
+from tesserec.config import build, choose, nearest, to_dict
 from tesserec.data.dataset import Dataset
 from tesserec.data.splits import Split, by_time, leave_one_out
 from tesserec.errors import ConfigError
-from tesserec.evaluation import CUTOFFS
+from tesserec.evaluation import CUTOFFS, check_ranking, require_generative
 from tesserec.recommenders import recommender_class
 from tesserec.text import TextConfig
-from tesserec.tokenizers import tokenizer_class
+from tesserec.tokenizers import TOKENIZERS, tokenizer_class
 from tesserec.training.config import TrainingConfig
 
 SECTIONS = ("split", "text", "collaborative", "tokenizer", "recommender", "training", "evaluation")
@@ -114,6 +114,9 @@ class EvaluationConfig:
     exact: bool = False  # generative models: score every item instead of searching by beam
     beam_width: int | None = None  # generative models: of the search, None: the recommender's own
 
+    def __post_init__(self) -> None:
+        check_ranking(self.cutoffs, self.exact, self.beam_width)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -124,6 +127,14 @@ class Choice:
 
     def to_dict(self) -> dict[str, Any]:
         return {"method": self.method, **to_dict(self.config)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """What stands above the sections of a recipe."""
+
+    summary: str = ""
+    seed: int | None = None  # of every section that does not say otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +192,7 @@ def packaged_recipes() -> dict[str, str]:
     """Name -> summary of the recipes that come with the library."""
     folder = files("tesserec") / "recipes"
     names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    return {name: tomllib.loads((folder / f"{name}.toml").read_text())["summary"] for name in names}
+    return {name: tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))["summary"] for name in names}
 
 
 def load_recipe(source: str, settings: Sequence[str] = ()) -> Recipe:
@@ -196,7 +207,7 @@ def load_recipe(source: str, settings: Sequence[str] = ()) -> Recipe:
         ConfigError: no such recipe, section or setting (the nearest one is named), or a value out of range.
     """
     values = _read(source)
-    name = Path(source).stem if source.endswith(".toml") else source
+    name = Path(source).stem if _is_file_name(source) else source
     for setting in settings:
         _apply(values, setting)
     recipe = _resolve(values, name)
@@ -208,21 +219,29 @@ def load_recipe(source: str, settings: Sequence[str] = ()) -> Recipe:
 
 
 def _read(source: str) -> dict[str, Any]:
-    if source.endswith(".toml"):
+    if _is_file_name(source):
         if not Path(source).is_file():
             raise ConfigError(
                 f"There is no recipe file {source}. Check the path, or use a packaged recipe by its name."
             )
-        text = Path(source).read_text()
+        content = Path(source).read_bytes()
     else:
         known = packaged_recipes()
         if source not in known:
             raise ConfigError(f"There is no recipe called {source!r}. {nearest(source, known)} Or give a .toml file.")
-        text = (files("tesserec") / "recipes" / f"{source}.toml").read_text()
+        content = (files("tesserec") / "recipes" / f"{source}.toml").read_bytes()
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError:
+        raise ConfigError(f"{source} is not UTF-8 text. Convert it: iconv -f latin1 -t utf-8.") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source} is not valid TOML: {error}.") from None
+    except RecursionError:
+        raise ConfigError(f"{source} is nested too deeply. A recipe has sections with settings, no more.") from None
+
+
+def _is_file_name(source: str) -> bool:
+    return source.lower().endswith(".toml")
 
 
 def _apply(values: dict[str, Any], setting: str) -> None:
@@ -234,7 +253,7 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         values["seed"] = value
         return
     if section not in SECTIONS:
-        raise ConfigError(f"--set {setting}: there is no section {section!r}. {nearest(section, SECTIONS)}")
+        raise ConfigError(f"--set {setting}: there is no section {section!r}. {nearest(section, ('seed', *SECTIONS))}")
     if not keys:
         if section not in CHOICE_KEY:
             raise ConfigError(f"--set {setting}: say which setting of {section}, as in {section}.key=value.")
@@ -254,18 +273,20 @@ def _apply(values: dict[str, Any], setting: str) -> None:
 def _resolve(values: Mapping[str, Any], name: str) -> Recipe:
     for key, value in values.items():
         if key not in ("summary", "seed", *SECTIONS):
-            raise ConfigError(f"recipe {name}: there is no section {key!r}. {nearest(key, SECTIONS)}")
+            known = ("summary", "seed", *SECTIONS)
+            raise ConfigError(f"recipe {name}: there is no section {key!r}. {nearest(key, known)}")
         if key in SECTIONS and not isinstance(value, Mapping):
             raise ConfigError(
                 f"recipe {name}: {key} is {value!r}. Write it as a table, [{key}] with one setting per line."
             )
+    head = build(Head, {key: values[key] for key in ("summary", "seed") if key in values}, where=f"recipe {name}")
     if "recommender" not in values:
         raise ConfigError(f"recipe {name} has no [recommender]. Add one with its method, such as method = 'sasrec'.")
 
     def section(config_class: type[Any], key: str) -> Any:
         entries = {name: value for name, value in values.get(key, {}).items() if (key, name) not in METHODS}
-        if "seed" in values and any(field.name == "seed" for field in dataclasses.fields(config_class)):
-            entries = {"seed": values["seed"], **entries}
+        if head.seed is not None and any(field.name == "seed" for field in dataclasses.fields(config_class)):
+            entries = {"seed": head.seed, **entries}
         return build(config_class, entries, where=f"recipe {name}, {key}")
 
     def choice(key: str, config_class_of: Callable[[str], type[Any]]) -> Choice:
@@ -281,6 +302,9 @@ def _resolve(values: Mapping[str, Any], name: str) -> Recipe:
             f"recipe {name}: {recommender.method} recommends by semantic IDs. "
             "Add [tokenizer] with a method such as 'rkmeans'."
         )
+    evaluation = section(EvaluationConfig, "evaluation")
+    if evaluation.exact or evaluation.beam_width is not None:
+        require_generative(method)
     tokenizer = choice("tokenizer", _tokenizer_config) if method.needs_semantic_ids else None
     encodes = tokenizer is not None and not isinstance(tokenizer.config, FileIds)
     takes_collaborative = (
@@ -290,32 +314,40 @@ def _resolve(values: Mapping[str, Any], name: str) -> Recipe:
     )
     return Recipe(
         name=name,
-        summary=values.get("summary", ""),
+        summary=head.summary,
         split=section(SplitConfig, "split"),
         text=section(TextConfig, "text") if encodes or method.needs_embeddings else None,
-        collaborative=_collaborative(values, name, tokenizer.config.latent_width)
+        collaborative=_collaborative(values.get("collaborative", {}), head, name, tokenizer.config.latent_width)
         if takes_collaborative and tokenizer is not None
         else None,
         tokenizer=tokenizer,
         recommender=recommender,
         training=section(TrainingConfig, "training") if method.is_trained else None,
-        evaluation=section(EvaluationConfig, "evaluation"),
+        evaluation=evaluation,
     )
 
 
-def _collaborative(values: Mapping[str, Any], name: str, width: int) -> Collaborative:
+def _collaborative(section: Mapping[str, Any], head: Head, name: str, width: int) -> Collaborative:
     """The section [collaborative], or its defaults, for a tokenizer that takes vectors of this width."""
-    given = dict(values.get("collaborative", {}))
+    given = dict(section)
     method = given.pop("method", "file" if given.get("path") else "sasrec")
     where = f"recipe {name}, collaborative"
     if method == "file":
+        for key in given:
+            if key != "path":
+                raise ConfigError(f"{where}: there is no setting {key!r} for vectors from a file. Known: method, path.")
         return build(Collaborative, {"method": method, **given}, where=where)
+    if "path" in given:
+        raise ConfigError(
+            f"{where}.path is {given['path']!r}, but the method is {method!r}, which reads no file. Set the method to "
+            "'file' first (--set collaborative=file), or leave the path out."
+        )
     if method != "sasrec":
         raise ConfigError(f"{where}.method is {method!r}. Use 'sasrec', or 'file' with collaborative.path.")
     trained = given.pop("training", {})
     if not isinstance(trained, Mapping):
         raise ConfigError(f"{where}.training is {trained!r}. Write it as a table, [collaborative.training].")
-    seeds = {"seed": values["seed"]} if "seed" in values else {}
+    seeds = {"seed": head.seed} if head.seed is not None else {}
     training = build(TrainingConfig, {**seeds, **trained}, where=f"{where}.training")
     model = build(recommender_class(method).config_class, {"width": width, **given}, where=where)
     if model.width != width:
@@ -330,4 +362,5 @@ READ_TOKENIZERS: dict[str, type[Any]] = {"file": FileIds, "fitted": FittedTokeni
 
 
 def _tokenizer_config(method: str) -> type[Any]:
+    choose(method, {**TOKENIZERS, **READ_TOKENIZERS}, what="tokenizer")
     return READ_TOKENIZERS[method] if method in READ_TOKENIZERS else tokenizer_class(method).config_class

@@ -88,6 +88,8 @@ class Recommender(ABC):
         is_trained: whether the constructor takes `training: TrainingConfig`.
         needs_semantic_ids: whether it takes `semantic_ids: SemanticIds`.
         needs_embeddings: whether it takes `embeddings: Embeddings`.
+        is_generative: whether it ranks by beam search, or exactly where that is asked for; it then has
+            `beam_width: int` and `exact: bool`, which may be changed at any time.
     """
 
     method: ClassVar[str]
@@ -95,6 +97,7 @@ class Recommender(ABC):
     is_trained: ClassVar[bool] = False
     needs_semantic_ids: ClassVar[bool] = False
     needs_embeddings: ClassVar[bool] = False
+    is_generative: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         self.config = config

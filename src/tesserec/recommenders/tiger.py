@@ -71,7 +71,7 @@ class TigerConfig(T5Config):
         super().__post_init__()
         if self.max_items < 1 or self.beam_width < 1 or self.users_per_batch < 1 or self.user_buckets < 0:
             raise ConfigError("max_items, beam_width and users_per_batch must be at least 1, user_buckets at least 0.")
-        if self.temperature <= 0:
+        if not self.temperature > 0:
             raise ConfigError(f"temperature is {self.temperature}. Use a value above 0; LETTER's lie from 0.7 to 1.2.")
 
 
@@ -258,6 +258,7 @@ class Tiger(Recommender):
     method = "tiger"
     config_class = TigerConfig
     is_trained = True
+    is_generative = True
     needs_semantic_ids = True
 
     def __init__(

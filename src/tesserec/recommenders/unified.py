@@ -98,11 +98,11 @@ class UnifiedConfig(ItemVectorSettings):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}. Use 1 or more.")
         for name in ("reconstruction", "commitment", "dead_below"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}. Use 0 or more.")
         if self.codebook_size < 2:
             raise ConfigError(f"codebook_size is {self.codebook_size}. Use 2 codewords or more.")
-        if self.latent_length <= 0:
+        if not self.latent_length > 0:
             raise ConfigError(f"latent_length is {self.latent_length}. Use a length above 0.")
         if not 0 <= self.decay < 1:
             raise ConfigError(f"decay is {self.decay}. Use 0 or more, and less than 1.")

@@ -56,6 +56,8 @@ class TextConfig:
         for name in ("width", "max_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"text.{name} is {getattr(self, name)}. Use 1 or more.")
+        if self.seed < 0:
+            raise ConfigError(f"text.seed is {self.seed}. Use 0 or more.")
 
 
 def encode_items(

@@ -59,8 +59,11 @@ class AutoencoderConfig(TokenizerConfig):
         super().__post_init__()
         positive = ("latent_width", "uniform_temperature", "uniform_iterations", "epochs", "batch_size")
         for name in (*positive, "learning_rate", "reset_every"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}. Use a value above 0.")
+        for name in ("commitment", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}. Use 0 or more.")
         if any(width < 1 for width in self.hidden):
             raise ConfigError(f"hidden is {self.hidden}. Use widths of 1 or more.")
         if not 0 <= self.reset_share <= 1:

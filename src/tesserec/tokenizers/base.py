@@ -35,7 +35,7 @@ class TokenizerConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("n_levels", 1), ("codebook_size", 2), ("extra_level_size", 1)):
+        for name, least in (("n_levels", 1), ("codebook_size", 2), ("extra_level_size", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}. Use {least} or more.")
 

@@ -62,7 +62,7 @@ class LetterConfig(AutoencoderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("alpha", "beta"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}. Use 0 or more.")
         for name in ("n_clusters", "recluster_every"):
             if getattr(self, name) < 1:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tesserec.errors import ConfigError
+from tesserec.functional.metrics import parse_metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,9 @@ class TrainingConfig:
                 raise ConfigError(f"training.{name} is {getattr(self, name)}. Use a value above 0.")
         for name in ("max_steps", "max_seconds", "clip_norm", "validation_users"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise ConfigError(f"training.{name} is {value}. Use a value above 0, or none.")
         for name in ("weight_decay", "warmup_steps", "checkpoint_seconds", "seed"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"training.{name} is {getattr(self, name)}. Use 0 or more.")
+        parse_metric(self.metric)
