@@ -1,6 +1,7 @@
 """The command line: what it says of bad input, what it prints, and that it starts light."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -92,7 +93,10 @@ def test_recommend_gives_titles_within_the_limits_asked_for(popularity):
 def test_recommend_names_the_ids_that_it_does_not_know(popularity):
     result = tesserec("recommend", popularity, "--history", "nope,neither", "-k", "1")
     assert "nope, neither" in result.stderr
-    assert "most popular" in result.stderr
+    assert result.stdout.startswith("nothing of the history is known: these are the most popular items\nitem_id")
+    for history, by_popularity in (("nope", True), ("", True), ("i000001,nope", False)):
+        answer = json.loads(tesserec("recommend", popularity, "--history", history, "-k", "1", "--json").stdout)
+        assert answer["by_popularity"] is by_popularity
     refused(tesserec("recommend", popularity, "--history", "", "--allow", "nope"), "no item 'nope'")
 
 
@@ -239,6 +243,42 @@ def test_items_without_text_are_counted_and_a_catalogue_without_any_is_refused(t
     refused(tesserec(*run, none / "data"), "text")
 
 
+def test_what_a_terminal_cannot_show_is_escaped(tmp_path):
+    names = ("ペン", "café", "–")
+    source = raw_shop(tmp_path / "raw", [{"item_id": name, "title": f"{name} é"} for name in names])
+    assert tesserec("prepare", source, "--out", tmp_path / "data").exit_code == 0
+    assert tesserec("run", "popularity", "--data", tmp_path / "data", "--out", tmp_path / "run").exit_code == 0
+    for encoding in ("latin-1", "ascii"):
+        for command in (
+            ["recommend", tmp_path / "run", "--history", "ペン,nope"],
+            ["recipes", "tiger"],
+            ["recipes", "ペン"],
+        ):
+            done = subprocess.run(
+                [sys.executable, "-m", "tesserec", *map(str, command)],
+                capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}, check=False,
+            )  # fmt: skip
+            assert b"Traceback" not in done.stderr
+            assert done.returncode == (2 if command[1] == "ペン" else 0)
+
+
+def test_a_folder_of_another_kind_than_data_is_answered_with_what_is_wanted(data, popularity, tmp_path):
+    source = raw_shop(tmp_path / "raw", [{"item_id": f"i{number}", "title": "a pen"} for number in range(3)])
+    for folder in (source, popularity):
+        run = ("run", "popularity", "--data", folder, "--out", tmp_path / "run")
+        refused(tesserec(*run), "kind 'dataset'", "make one with `tesserec prepare`")
+        refused(tesserec("recommend", popularity, "--history", "i0", "--data", folder), "`tesserec prepare`")
+    refused(tesserec("recommend", popularity, "--history", "i0", "--data", tmp_path / "none"), "no data set", "--data")
+    refused(tesserec("run", "popularity", "--data", tmp_path / "none", "--out", tmp_path / "run"), "There is no folder")
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_ranking(popularity, tmp_path, monkeypatch):
+    monkeypatch.setattr("tesserec.evaluation.evaluate", lambda *_, **__: 1 / 0)
+    (tmp_path / "taken").write_text("mine")
+    for out in (tmp_path / "taken", tmp_path / "taken" / "report"):
+        refused(tesserec("evaluate", popularity, "--out", out), "taken is ")
+
+
 def test_users_with_fewer_than_three_events_are_counted_and_refused_where_there_are_no_others(tmp_path):
     source = raw_shop(
         tmp_path / "raw", [{"item_id": f"i{number}", "title": "a pen"} for number in range(3)], n_events=2
@@ -246,7 +286,7 @@ def test_users_with_fewer_than_three_events_are_counted_and_refused_where_there_
     prepared = json.loads(tesserec("prepare", source, "--out", source / "data", "--json").stdout)
     assert prepared["report"]["users_with_fewer_than_3_events"] == 8
     run = ("run", "popularity", "--data", source / "data", "--out", tmp_path / "run")
-    refused(tesserec(*run), "None of the 8 users has 3 events")
+    refused(tesserec(*run), "None of the 8 users has 3 events", "Give a longer log", "split by time")
 
 
 def test_inspect_reads_runs_artefacts_and_files_of_other_projects(data, tmp_path):
@@ -362,6 +402,12 @@ def test_inspect_refuses_sources_and_pictures_that_are_unusable(data, coded, tmp
     refused(tesserec("inspect", codes, coded, *of_data), "manifest.json")
     refused(tesserec("inspect", codes, data, *of_data), "'dataset'", "'semantic-ids'")
     refused(tesserec("inspect", codes, *of_data, "--embeddings", tmp_path / "none.npy"), "none.npy", "embeddings")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    refused(tesserec("inspect", codes, *of_data, "--embeddings", tmp_path / "empty.npy"), "cannot be read as an array")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    refused(tesserec("inspect", tmp_path / "deep.json", *of_data), "nested too deeply")
+    (tmp_path / "deep.json").write_text('{"a": 3}')
+    refused(tesserec("inspect", tmp_path / "deep.json", *of_data), "the first item has 3")
     refused(tesserec("inspect", codes, *of_data, "--plot", tmp_path / "sheet.tabloid"), "ends in .png")
     refused(tesserec("inspect", codes, *of_data, "--plot", tmp_path / "none" / "sheet.png"), "cannot be written")
 

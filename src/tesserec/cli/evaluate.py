@@ -21,10 +21,13 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate the recommender of a run again, in another way than its recipe did."""
+    from tesserec.artifacts import require_place
     from tesserec.evaluation import evaluate
     from tesserec.pipeline import Run
 
     opened = Run.open(run, data=data)
+    if out is not None:
+        require_place(out, kind="report")
     report = evaluate(
         opened.recommender,
         opened.split,

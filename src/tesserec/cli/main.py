@@ -1,6 +1,8 @@
 """The entry point: nothing heavy is imported until a verb runs, so that `--help` answers at once."""
 
+import io
 import os
+import sys
 
 import typer
 
@@ -40,4 +42,7 @@ def about(
 
 def main() -> None:
     """The `tesserec` command."""
+    for stream in (sys.stdout, sys.stderr):  # titles and paths hold characters that some terminals cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -28,12 +28,15 @@ def recommend(
     unknown = [item for item in items if item not in opened.recommender.fitted_catalogue]
     if unknown:
         print(f"not in the catalogue, passed over: {', '.join(unknown)}", file=sys.stderr)
-    if len(unknown) == len(items):
-        print("nothing of the history is known: these are the most popular items", file=sys.stderr)
     answer = opened.recommender.recommend([items], k, allow=_ids(allow), deny=_ids(deny), exclude_seen=exclude_seen)
     rows = opened.titled(answer)[0]
+    by_popularity = bool(answer.by_popularity is not None and answer.by_popularity[0])
     table = [["item_id", "score", "title"], *([row["item_id"], f"{row['score']:.4g}", row["title"]] for row in rows)]
-    show({"recommendations": rows, "unknown_in_history": unknown}, format_table(table, align="lrl"), as_json=as_json)
+    text = format_table(table, align="lrl")
+    if by_popularity:
+        text = f"nothing of the history is known: these are the most popular items\n{text}"
+    found = {"recommendations": rows, "unknown_in_history": unknown, "by_popularity": by_popularity}
+    show(found, text, as_json=as_json)
 
 
 def _ids(text: str | None) -> list[str] | None:

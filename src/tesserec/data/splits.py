@@ -61,7 +61,8 @@ def leave_one_out(dataset: Dataset) -> Split:
     if not len(users):
         raise DataError(
             f"None of the {len(every)} users has 3 events or more, so nothing is left to validate and test on. "
-            "Prepare the data with a larger k-core, or split by time."
+            "Give a longer log, filter less of it (min_rating and repeats take events from users), or split by time "
+            "(split.method=by-time), for which two events are enough."
         )
     train_stops = every.stops.copy()
     train_stops[users] -= 2

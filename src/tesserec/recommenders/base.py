@@ -36,6 +36,7 @@ class Recommendations:
     catalogue: Catalogue
     items: IntArray  # (M, k) item rows; -1 where fewer than k items could be recommended
     scores: FloatArray  # (M, k) float32, larger is better; -inf there
+    by_popularity: BoolArray | None = None  # (M,) True: no item of the history is known, these are the most popular
 
     def ids(self) -> list[list[str]]:
         """Item ids per history; rows may be shorter than k."""
@@ -178,7 +179,7 @@ class Recommender(ABC):
         Args:
             histories: M histories, oldest item first: lists of item ids, or `Sequences` of item rows. Ids that the
                 catalogue does not have are passed over. A history that is empty (then) gets the most popular items of
-                the training part, scored by their counts.
+                the training part, scored by their counts; the answer's `by_popularity` says which do.
             k: >= 1. Where fewer items can be recommended, the rest of the row is -1 with score -inf.
             allow: only these items, as ids or as a mask (N,) or (M, N).
             deny: none of these items, in the same forms.
@@ -213,7 +214,7 @@ class Recommender(ABC):
             if not empty.all():
                 answer = self._recommend(part, k, candidates.take(block))
                 items[block][~empty], scores[block][~empty] = answer.items[~empty], answer.scores[~empty]
-        return Recommendations(catalogue, items, scores)
+        return Recommendations(catalogue, items, scores, rows.lengths == 0)
 
     @abstractmethod
     def _recommend(self, histories: Sequences, k: int, candidates: Candidates) -> Recommendations:

@@ -23,9 +23,9 @@ def read_embeddings(path: PathLike, catalogue: Catalogue) -> Embeddings:
     file = Path(path)
     if not file.is_file():
         raise DataError(f"There is no file {file}. Check the path of the embeddings.")
-    if file.suffix == ".npy":
+    if file.suffix.lower() == ".npy":
         vectors = _read_npy(file)
-    elif file.suffix in (".parquet", ".pq"):
+    elif file.suffix.lower() in (".parquet", ".pq"):
         vectors = _read_parquet(file, catalogue)
     else:
         raise DataError(f"{file}: embeddings are read from .npy or .parquet files, not {file.suffix or 'this'}.")
@@ -37,7 +37,7 @@ def read_embeddings(path: PathLike, catalogue: Catalogue) -> Embeddings:
 def _read_npy(file: Path) -> FloatArray:
     try:
         vectors: FloatArray = np.load(file, mmap_mode="r")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError) as error:
         raise DataError(f"{file} cannot be read as an array of numbers: {error}. Write it with numpy.save.") from None
     if vectors.ndim not in (2, 3) or vectors.dtype.kind not in "fiu":
         raise DataError(

@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tesserec.artifacts import require_same
+from tesserec.artifacts import read_json, require_same
 from tesserec.data.catalogue import Catalogue
 from tesserec.errors import ConfigError, DataError
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.types import BoolArray, IntArray, PathLike
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"  # the level's name in an index token: <a_183> is code 183 of the first level
-TOKEN = re.compile(r"<([a-z])_(\d+)>")
+TOKEN = re.compile(r"<([a-z])_(\d{1,9})>")
 
 
 def read_semantic_ids(
@@ -47,9 +47,9 @@ def read_semantic_ids(
         return ids
     if not file.is_file():
         raise DataError(f"There is no file {file}. Check the path of the semantic IDs.")
-    if file.suffix == ".json":
+    if file.suffix.lower() == ".json":
         codes = _read_index(file, catalogue)
-    elif file.suffix == ".npy":
+    elif file.suffix.lower() == ".npy":
         codes = _read_array(file, catalogue)
     else:
         raise DataError(f"{file}: semantic IDs are read from .json (an index) or .npy, not {file.suffix or 'this'}.")
@@ -95,12 +95,15 @@ def write_array(ids: SemanticIds, path: PathLike) -> None:
 def _read_index(file: Path, catalogue: Catalogue) -> IntArray:
     """(N, L) codes, -1 rows for items that the index does not name."""
     try:
-        index = json.loads(file.read_text())
+        index = read_json(file)
     except ValueError as error:
         raise DataError(f"{file} is not JSON: {error}.") from None
     if not isinstance(index, dict) or not index:
         raise DataError(f"{file} does not hold an index. Expected a JSON object: item id -> list of codes.")
-    n_levels = len(next(iter(index.values())))
+    first = next(iter(index.values()))
+    if not isinstance(first, list) or not first:
+        raise DataError(f"{file}: the first item has {first!r}. Expected a list of codes, such as <a_12>, <b_7>.")
+    n_levels = len(first)
     codes = np.full((len(catalogue), n_levels), -1, dtype=np.int64)
     for row, item_id in enumerate(catalogue.item_ids):
         if item_id in index:
