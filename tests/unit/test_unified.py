@@ -239,7 +239,7 @@ def test_training_starts_from_another_model_of_the_method(tmp_path):
     brief = replace(BRIEF, epochs=2)
     scratch, onwards = fitted(config, brief), fitted(replace(config, pretrained=str(tmp_path / "model")), brief)
     assert onwards.log.rows[0]["loss"] < scratch.log.rows[0]["loss"]
-    with pytest.raises(ArtifactError, match="has another network: .* Train both with the same"):
+    with pytest.raises(ArtifactError, match=r"has another network: .* Train both with the same"):
         fitted(replace(config, latent_width=20, pretrained=str(tmp_path / "model")), brief)
 
 
