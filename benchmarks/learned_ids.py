@@ -104,7 +104,7 @@ def collaborative(dataset: Dataset, seed: int, folder: Path, source: Path) -> Em
     """The vectors that lie beside the data, or those of a SASRec as `tesserec run letter-tiger` trains it."""
     if (source / "sasrec_embeddings.npy").exists():
         return read_embeddings(source / "sasrec_embeddings.npy", dataset.catalogue)
-    home = folder / f"collaborative-{seed}"
+    home = folder / f"sasrec-{seed}"
     if not home.exists():
         config = load_recipe("letter-tiger", [f"seed={seed}"]).collaborative
         assert config is not None
