@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 import typer
 
 from tesserec.errors import TesserecError
+from tesserec.tables import format_table
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -49,6 +50,26 @@ def reporting(verb: Callable[Arguments, None]) -> Callable[Arguments, None]:
 def show(value: Any, text: str, *, as_json: bool) -> None:
     """Print a result: as text for people, or as JSON."""
     print(json.dumps(value, indent=2) if as_json else text)
+
+
+def report_lines(report: dict[str, Any]) -> list[str]:
+    """The account of a data set: nested plain values, a line each; rows of equal keys as a table."""
+    lines = list[str]()
+    for key, value in report.items():
+        if isinstance(value, dict):
+            lines += [f"{key}:", *_indented(report_lines(value))]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = [list(value[0]), *([str(cell) for cell in row.values()] for row in value)]
+            lines += [f"{key}:", *_indented(format_table(rows, align="lr").splitlines())]
+        elif isinstance(value, list):
+            lines += [f"{key}:", *_indented(list(map(str, value)))] if value else []
+        elif value is not None:
+            lines.append(f"{key}: {value}")
+    return lines
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
 
 
 class TerminalProgress:

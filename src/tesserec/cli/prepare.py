@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tesserec.cli.output import Json, TerminalProgress, show
-from tesserec.tables import format_table
+from tesserec.cli.output import Json, TerminalProgress, report_lines, show
 
 
 def prepare(
@@ -58,26 +57,6 @@ def prepare(
         "interactions": dataset.n_interactions,
     }
     text = "\n".join(
-        [*_lines(dataset.report), f"saved to {out}: " + ", ".join(f"{n:,} {name}" for name, n in sizes.items())]
+        [*report_lines(dataset.report), f"saved to {out}: " + ", ".join(f"{n:,} {name}" for name, n in sizes.items())]
     )
     show({"dataset": str(out), "sizes": sizes, "report": dataset.report}, text, as_json=as_json)
-
-
-def _lines(report: dict[str, Any]) -> list[str]:
-    """Nested plain values, a line each; rows of equal keys as a table."""
-    lines = list[str]()
-    for key, value in report.items():
-        if isinstance(value, dict):
-            lines += [f"{key}:", *_indented(_lines(value))]
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            rows = [list(value[0]), *([str(cell) for cell in row.values()] for row in value)]
-            lines += [f"{key}:", *_indented(format_table(rows, align="lr").splitlines())]
-        elif isinstance(value, list):
-            lines += [f"{key}:", *_indented(list(map(str, value)))] if value else []
-        elif value is not None:
-            lines.append(f"{key}: {value}")
-    return lines
-
-
-def _indented(lines: list[str]) -> list[str]:
-    return [f"  {line}" for line in lines]

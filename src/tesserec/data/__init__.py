@@ -2,6 +2,7 @@
 
 from tesserec.data.catalogue import Catalogue
 from tesserec.data.dataset import Dataset
+from tesserec.data.join import join, join_datasets
 from tesserec.data.prepare import PrepareConfig, from_frames, prepare
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Cases, Split, by_time, leave_one_out
@@ -17,6 +18,8 @@ __all__ = [
     "SyntheticConfig",
     "by_time",
     "from_frames",
+    "join",
+    "join_datasets",
     "leave_one_out",
     "plant",
     "prepare",

@@ -47,6 +47,27 @@ def parts_by_length(
     return parts[::-1]
 
 
+def balanced_order(domains: IntArray, random: np.random.Generator) -> IntArray:
+    """Rows in random order, as many of each domain: about as many in all as there are.
+
+    A domain with more rows than its share gives a random subset, one with fewer repeats all of its rows in turn.
+
+    Args:
+        domains: (S,) the domain of each row, S >= 1.
+
+    Returns:
+        (n,) row numbers, n = (number of domains) * ceil(S / number of domains).
+    """
+    names = np.unique(domains)
+    share = -(-len(domains) // len(names))
+    drawn = list[IntArray]()
+    for name in names:
+        rows = np.flatnonzero(domains == name)
+        rounds = [random.permutation(rows) for _ in range(-(-share // len(rows)))]
+        drawn.append(np.concatenate(rounds)[:share])
+    return random.permutation(np.concatenate(drawn))
+
+
 def windows(sequences: Sequences, n_targets: int) -> Sequences:
     """Cut sequences so that every item but the first of each is the target of exactly one window.
 
