@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tesserec.artifacts import read_manifest
 from tesserec.config import build, to_dict
 from tesserec.data.catalogue import Catalogue
+from tesserec.data.dataset import Dataset
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
 from tesserec.errors import ArtifactError, ConfigError, DataError
@@ -49,11 +50,15 @@ class ItemVectorSettings(NextItemSettings):
     loss: Literal["softmax", "sampled-softmax", "bce", "in-batch"] = "softmax"  # type: ignore[assignment]  # one more
     temperature: float | None = None  # scores are cosines divided by it; None: plain inner products
     pretrained: str = ""  # a run, or its recommender folder, of the same method on other items to start from
+    zero_shot: bool = False  # recommend with the weights of `pretrained` as they are, without training
+    domains: Literal["natural", "balanced"] = "natural"  # "balanced": as many sequences of each domain per epoch
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.temperature is not None and not self.temperature > 0:
             raise ConfigError(f"temperature is {self.temperature}. Use a value above 0 such as 0.07, or none.")
+        if self.zero_shot and not self.pretrained:
+            raise ConfigError("zero_shot is set but pretrained is not. Set pretrained to the run whose weights to use.")
 
 
 # -- network -----------------------------------------------------------------------------------------------------------
@@ -147,12 +152,24 @@ class CatalogueNextItem(NextItemSteps):
         n_items: int,
         config: ItemVectorSettings,
         training: TrainingConfig,
+        *,
+        item_domains: IntArray | None = None,
     ) -> None:
         """
         Args:
             features: tables (N, ...) of what is known of the items.
+            item_domains: (N,) the domain of each item, for `domains = "balanced"`.
+
+        Raises:
+            ConfigError: `domains` is "balanced" and the items have none.
         """
-        super().__init__(sequences, config.max_length, training)
+        balanced = config.domains == "balanced"
+        if balanced and item_domains is None:
+            raise ConfigError(
+                "recommender.domains is 'balanced', but the items have no column 'domain'. Join data sets with "
+                "`tesserec join`, or use domains = 'natural'."
+            )
+        super().__init__(sequences, config.max_length, training, item_domains=item_domains if balanced else None)
         self.features, self.n_items, self.config = list(features), n_items, config
 
     def step(self, rows: IntArray) -> Step:
@@ -201,6 +218,14 @@ class CatalogueNextItem(NextItemSteps):
         return self.features if len(items) == self.n_items else [table[items] for table in self.features]
 
 
+def item_domains(dataset: Dataset) -> IntArray | None:
+    """(N,) numbers of the items' domains, by the column `domain` of the item table; None without one."""
+    if "domain" not in dataset.items.columns:
+        return None
+    _, numbers = np.unique(dataset.items["domain"].cast(str).to_numpy(), return_inverse=True)
+    return numbers
+
+
 # -- recommender -------------------------------------------------------------------------------------------------------
 
 
@@ -236,6 +261,7 @@ class ItemVectorRecommender(ScoringRecommender):
     """
 
     config_class: ClassVar[type[Any]]
+    objective_class: ClassVar[type[CatalogueNextItem]] = CatalogueNextItem
     is_trained = True
     network: ItemVectorNetwork | None = None
 
@@ -283,8 +309,14 @@ class ItemVectorRecommender(ScoringRecommender):
             tables.append(torch.from_numpy(np.array(features.semantic_ids.codes, dtype=np.int64)))
         return tables
 
+    def _begin(self, tables: Sequence[Tensor]) -> None:
+        """Set what the network takes from the features of all items; not called when it starts from another model."""
+
     def _objective(self, split: Split, tables: Sequence[Tensor]) -> Objective:
-        return CatalogueNextItem(split.train, tables, split.n_items, self.config, self.training)
+        domains = item_domains(split.dataset) if self.config.domains == "balanced" else None
+        return self.objective_class(
+            split.train, tables, split.n_items, self.config, self.training, item_domains=domains
+        )
 
     def _train(
         self, split: Split, tables: Sequence[Tensor], checkpoints: Path | None, progress: Progress
@@ -318,7 +350,15 @@ class ItemVectorRecommender(ScoringRecommender):
             self.network = self._make_network(split.n_items)
         if self.config.pretrained:
             self._start_from(self._pretrained(self.config.pretrained))
-        self.log = self._train(split, tables, checkpoints, progress)
+        else:
+            self._begin(tables)
+        if self.config.zero_shot:
+            if self._item_rows():
+                raise ConfigError(f"This {self.method} recommender has weights for each item, so it needs training.")
+            self.network.to(resolve_device(self.training.device)).eval()
+            self.log = TrainingLog(stopped="zero-shot: not trained")
+        else:
+            self.log = self._train(split, tables, checkpoints, progress)
         self._settle(tables, split.n_items)
 
     def _settle(self, tables: Sequence[Tensor], n_items: int) -> None:
@@ -366,7 +406,8 @@ class ItemVectorRecommender(ScoringRecommender):
             ArtifactError: its network has other shapes.
         """
         own, theirs = self._fitted_network.state_dict(), other._fitted_network.state_dict()
-        shared = {name: weight for name, weight in theirs.items() if name not in self._item_rows()}
+        of_items = self._item_rows() | other._item_rows()
+        shared = {name: weight for name, weight in theirs.items() if name not in of_items}
         unlike = [name for name, weight in shared.items() if name not in own or own[name].shape != weight.shape]
         if unlike:
             raise ArtifactError(
@@ -389,7 +430,7 @@ class ItemVectorRecommender(ScoringRecommender):
         states = last_states(
             histories.last(self.config.max_length),
             lambda packed: network.encoder(packed, vectors[packed.items]),
-            width=vectors.shape[1],
+            width=network.encoder.width,
             device=vectors.device,
         )
         scores: FloatArray = (network.query(states) @ network.key(vectors).T).cpu().numpy()
@@ -411,8 +452,6 @@ class ItemVectorRecommender(ScoringRecommender):
             ConfigError: the method has weights of its own for each item, or what it reads is missing.
             DataError: features of another shape than those of the training.
         """
-        if self._item_rows():
-            raise ConfigError(f"This {self.method} recommender has weights for each item, so new items need training.")
         features = ItemFeatures(embeddings, semantic_ids)
         if features.shapes != self.feature_shapes:
             raise DataError(
@@ -423,10 +462,23 @@ class ItemVectorRecommender(ScoringRecommender):
         other.features, catalogue = features, next(iter(features.named.values())).catalogue
         other._check_catalogue(features, catalogue)
         known = {item_id: row for row, item_id in enumerate(self.fitted_catalogue.item_ids)}
-        rows = [known.get(item_id, -1) for item_id in catalogue.item_ids]
+        rows = np.array([known.get(item_id, -1) for item_id in catalogue.item_ids])
+        other._keep_rows(rows)
         other.catalogue, other.train_counts = catalogue, np.append(self.train_counts, 0)[rows]
         other._settle(other._tables(features), len(catalogue))
         return other
+
+    def _keep_rows(self, rows: IntArray) -> None:
+        """Turn the weights of items into those of another catalogue (of a shallow copy, so the network is shared).
+
+        Args:
+            rows: (M,) which of the items each item of that catalogue was; -1 for new ones.
+
+        Raises:
+            ConfigError: new items need training.
+        """
+        if self._item_rows():
+            raise ConfigError(f"This {self.method} recommender has weights for each item, so new items need training.")
 
     @property
     def _fitted_network(self) -> ItemVectorNetwork:

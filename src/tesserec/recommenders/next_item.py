@@ -15,7 +15,7 @@ from tesserec.data.sequences import Sequences
 from tesserec.errors import ConfigError, DataError
 from tesserec.functional.losses import binary_cross_entropy, other_items, sampled_softmax, softmax_cross_entropy
 from tesserec.networks.transformer import Packed, SequenceSettings, pack
-from tesserec.training.batching import parts_by_length, windows
+from tesserec.training.batching import balanced_order, parts_by_length, windows
 from tesserec.training.config import TrainingConfig
 from tesserec.training.loop import Step
 from tesserec.types import IntArray
@@ -47,18 +47,33 @@ class NextItemSteps:
     A batch is a random set of sequences; longer ones are cut into windows that predict every item once.
     """
 
-    def __init__(self, sequences: Sequences, max_length: int, training: TrainingConfig) -> None:
+    def __init__(
+        self, sequences: Sequences, max_length: int, training: TrainingConfig, *, item_domains: IntArray | None = None
+    ) -> None:
+        """
+        Args:
+            item_domains: (N,) the domain of each item. An epoch then has as many sequences of each domain, the domain
+                of a sequence being that of its first item. None: every sequence once.
+        """
         self.sequences = windows(sequences, max_length)
         self.training = training
         if not len(self.sequences):
             raise DataError("No user of the training part has two events, so there is no next item to learn from.")
+        self.domains = None if item_domains is None else item_domains[self.sequences.values[self.sequences.starts]]
+        self.per_epoch = len(self.order(0))
 
     def n_steps(self, epoch: int) -> int:
-        return -(-len(self.sequences) // self.training.batch_size)
+        return -(-self.per_epoch // self.training.batch_size)
 
     def steps(self, epoch: int) -> "EpochSteps":
-        order = np.random.default_rng((self.training.seed, epoch)).permutation(len(self.sequences))
-        return EpochSteps(self, order)
+        return EpochSteps(self, self.order(epoch))
+
+    def order(self, epoch: int) -> IntArray:
+        """Rows of the sequences of an epoch, one after the other: a function of (seed, epoch) alone."""
+        random = np.random.default_rng((self.training.seed, epoch))
+        if self.domains is not None:
+            return balanced_order(self.domains, random)
+        return random.permutation(len(self.sequences))
 
     def step(self, rows: IntArray) -> Step:
         """A step on these sequences, in parts of similar length."""

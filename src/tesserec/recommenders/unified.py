@@ -39,7 +39,6 @@ import torch
 from torch import Tensor, nn
 
 from tesserec.data.catalogue import Catalogue
-from tesserec.data.splits import Split
 from tesserec.errors import ConfigError, DataError
 from tesserec.functional.kmeans import kmeans
 from tesserec.functional.residual import (
@@ -55,7 +54,6 @@ from tesserec.functional.residual import (
 )
 from tesserec.networks.rq_autoencoder import mean_and_deviation, mlp
 from tesserec.networks.transformer import SequenceEncoder, small_weights
-from tesserec.progress import Progress
 from tesserec.recommenders.item_vectors import (
     ItemFeatures,
     ItemVectorNetwork,
@@ -65,7 +63,6 @@ from tesserec.recommenders.item_vectors import (
 from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers.collisions import with_extra_level
 from tesserec.tokenizers.semantic_ids import SemanticIds
-from tesserec.training.loop import TrainingLog
 from tesserec.training.saving import write_network
 from tesserec.types import FloatArray, IntArray
 
@@ -425,12 +422,9 @@ class Unified(ItemVectorRecommender):
     def _make_network(self, n_items: int) -> UnifiedNetwork:
         return UnifiedNetwork(n_items, self.text_width, self.config)
 
-    def _train(
-        self, split: Split, tables: Sequence[Tensor], checkpoints: Path | None, progress: Progress
-    ) -> TrainingLog:
-        if tables and not self.config.pretrained:
+    def _begin(self, tables: Sequence[Tensor]) -> None:
+        if tables:
             self._quantizer.begin(tables[0], self.training.seed)
-        return super()._train(split, tables, checkpoints, progress)
 
     def _settle(self, tables: Sequence[Tensor], n_items: int) -> None:
         if tables:
