@@ -24,6 +24,10 @@ TRAINING = TrainingConfig(device="cpu", precision="fp32", epochs=2, batch_size=3
 SETTINGS = {  # small networks; other methods as they are
     "sasrec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8},
     "tiger": {"width": 16, "ff_width": 32, "n_layers": 1, "n_heads": 2, "head_width": 8, "beam_width": 24},
+    "sasrec-text": {"width": 16, "n_layers": 1, "max_length": 8},
+    "unisrec": {"width": 16, "n_experts": 3, "n_layers": 1, "max_length": 8},
+    "zesrec": {"width": 16, "n_layers": 1, "max_length": 8},
+    "fdsa": {"width": 16, "n_layers": 1, "max_length": 8},
     "unified": {"codebook_size": 4, "latent_width": 12, "id_width": 4, "hidden": (16,), "n_layers": 1, "max_length": 8},
 }
 HISTORIES = [["item-1", "item-2"], ["item-5"], [f"item-{row}" for row in range(15)], ["item-9", "item-3", "item-9"]]

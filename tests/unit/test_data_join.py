@@ -83,7 +83,7 @@ def test_what_cannot_be_joined_is_refused(tmp_path: Path):
         join(folders, tmp_path / "joint")
     with pytest.raises(DataError, match="1 names for 2 data sets"):
         join(folders, tmp_path / "joint", names=["books"])
-    with pytest.raises(ArtifactError, match="holds no manifest.json"):
+    with pytest.raises(ArtifactError, match=r"holds no manifest.json"):
         join([folders[0], tmp_path], tmp_path / "joint")
     join(folders, tmp_path / "joint", names=["books", "films"])
     with pytest.raises(ArtifactError, match="joint exists"):

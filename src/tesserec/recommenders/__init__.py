@@ -22,8 +22,12 @@ RECOMMENDERS = {
     "popularity": "tesserec.recommenders.popularity:Popularity",
     "item-graph": "tesserec.recommenders.item_graph:ItemGraph",
     "sasrec": "tesserec.recommenders.sasrec:SASRec",
+    "sasrec-text": "tesserec.recommenders.sasrec_text:SASRecText",
     "tiger": "tesserec.recommenders.tiger:Tiger",
     "unified": "tesserec.recommenders.unified:Unified",
+    "unisrec": "tesserec.recommenders.unisrec:UniSRec",
+    "zesrec": "tesserec.recommenders.zesrec:ZESRec",
+    "fdsa": "tesserec.recommenders.fdsa:FDSA",
 }
 
 

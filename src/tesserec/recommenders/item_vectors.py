@@ -25,7 +25,7 @@ from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
 from tesserec.errors import ArtifactError, ConfigError, DataError
 from tesserec.functional.losses import in_batch_softmax
-from tesserec.networks.transformer import SequenceEncoder
+from tesserec.networks.transformer import Packed, SequenceEncoder
 from tesserec.progress import Progress
 from tesserec.recommenders.base import ScoringRecommender
 from tesserec.recommenders.next_item import NextItemSettings, NextItemSteps, Part, last_states
@@ -106,9 +106,14 @@ class ItemVectorNetwork(nn.Module):
         """(n, D) after each token of the parts, from the vectors (U, D) of ascending item rows (U,)."""
         places = [torch.searchsorted(items, part.inputs.items) for part in parts]
         return torch.cat([
-            self.encoder(part.inputs, F.embedding(place, vectors))[: len(part.targets)]
+            self.encode(part.inputs, F.embedding(place, vectors))[: len(part.targets)]
             for part, place in zip(parts, places)
         ])  # fmt: skip
+
+    def encode(self, packed: Packed, vectors: Tensor) -> Tensor:
+        """(P, width) states after each token of histories, from the vectors (P, D) of the tokens."""
+        states: Tensor = self.encoder(packed, vectors)
+        return states
 
     def query(self, states: Tensor) -> Tensor:
         """States as they are multiplied with `key` of the vectors."""
@@ -429,7 +434,7 @@ class ItemVectorRecommender(ScoringRecommender):
         network, vectors = self._fitted_network, self._vectors
         states = last_states(
             histories.last(self.config.max_length),
-            lambda packed: network.encoder(packed, vectors[packed.items]),
+            lambda packed: network.encode(packed, vectors[packed.items]),
             width=network.encoder.width,
             device=vectors.device,
         )
