@@ -55,7 +55,7 @@ def test_importing_loads_nothing_heavy(module):
 
 def test_help_names_every_verb():
     text = tesserec("--help").stdout
-    for verb in ("demo", "prepare", "recipes", "run", "inspect", "evaluate", "recommend", "doctor"):
+    for verb in ("demo", "prepare", "join", "recipes", "run", "inspect", "evaluate", "recommend", "doctor"):
         assert verb in text
         assert tesserec(verb, "--help").exit_code == 0
 

@@ -12,6 +12,15 @@ from tesserec.pipeline.recipe import SplitConfig
 def test_every_packaged_recipe_has_a_one_line_summary_and_valid_settings():
     found = packaged_recipes()
     assert {"popularity", "item-graph", "sasrec", "tiger", "tiger-paper", "unified", "unified-paper"} <= set(found)
+    assert {
+        "sasrec-text",
+        "unisrec",
+        "unisrec-pretrain",
+        "unisrec-finetune",
+        "zesrec",
+        "zesrec-pretrain",
+        "fdsa",
+    } <= set(found)
     for name, summary in found.items():
         assert 0 < len(summary) <= 100
         assert "\n" not in summary

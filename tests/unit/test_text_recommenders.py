@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from tesserec.data import Dataset, join_datasets
+from tesserec.data import Dataset, SyntheticConfig, join, join_datasets, synthetic_catalogue
 from tesserec.data.catalogue import Catalogue
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split, leave_one_out
-from tesserec.errors import ConfigError, DataError
+from tesserec.errors import ArtifactError, ConfigError, DataError
 from tesserec.networks.transformer import SequenceEncoder, SequenceSettings, pack
+from tesserec.pipeline import load_recipe, run
 from tesserec.recommenders import load_recommender
 from tesserec.recommenders.fdsa import FDSA, FDSAConfig, FDSANetwork, IdsAndFeatures
 from tesserec.recommenders.item_vectors import CatalogueNextItem, ItemVectorRecommender
@@ -346,3 +347,24 @@ def test_attributes_are_weighed_and_empty_ones_have_no_weight():
     assert_close(items.features(text)[:5], items.features(text[:, 0])[:5])
     with pytest.raises(ConfigError, match="has weights for each item"):
         model.with_items(embeddings=texts)
+
+
+# -- recipes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_pre_training_on_joined_shops_is_fine_tuned_on_another(tmp_path: Path):
+    for seed, name in enumerate(("books", "films", "shop")):
+        synthetic_catalogue(SyntheticConfig(n_users=40, n_items=50, seed=seed)).save(tmp_path / name)
+    join([tmp_path / "books", tmp_path / "films"], tmp_path / "joint")
+    vectors = {name: tmp_path / f"{name}.npy" for name in ("joint", "shop")}
+    for name, file in vectors.items():
+        np.save(file, np.random.default_rng(0).normal(size=(len(Dataset.load(tmp_path / name).catalogue), 8)))
+    small = ["recommender.width=16", "training.max_steps=4", "training.device=cpu", "text=file"]
+    source = load_recipe("unisrec-pretrain", [*small, f"text.model={vectors['joint']}", "recommender.domains=balanced"])
+    run(source, tmp_path / "joint", tmp_path / "source")
+    more = [*small, f"text.model={vectors['shop']}", f"recommender.pretrained={tmp_path / 'source'}"]
+    for settings in ([], ["recommender.ids=true"], ["recommender.zero_shot=true"]):
+        finished = run(load_recipe("unisrec-finetune", [*more, *settings]), tmp_path / "shop", tmp_path / "target")
+        assert 0 <= finished.report.metrics["ndcg@10"] <= 1
+    with pytest.raises(ArtifactError, match=r"unisrec-pretrain holds no manifest.json"):
+        run(load_recipe("unisrec-finetune", more[:-1]), tmp_path / "shop", tmp_path / "other")

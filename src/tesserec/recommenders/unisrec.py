@@ -10,6 +10,8 @@ Paper: Hou et al. 2022, Towards Universal Sequence Representation Learning for R
 
 Differences from the paper (its public code where the paper is silent), each with its reason:
 
+- Text embeddings are standardised before the experts (`standardize`). Those of length 1, a twentieth per dimension, are
+  a tenth as large as the code's BERT vectors, and experts on them learn slowly (docs/methods/unisrec.md).
 - One causal pass per sequence predicts every item, instead of a row per prefix. Sequences are contrasted once per pass,
   by the state after their last input, with the other sequences that the process computes.
 - Augmentation drops items. Dropping words needs a second encoding of all texts, for the one batch in ten that uses it.
@@ -50,7 +52,7 @@ class UniSRecConfig(ItemVectorSettings):
     width: int = 128  # of item vectors and states
     n_experts: int = 8
     expert_dropout: float = 0.2  # of text embeddings, before an expert's shift
-    standardize: bool = False  # every dimension of the text embeddings, before the experts
+    standardize: bool = True  # every dimension of the text embeddings, before the experts
     ids: bool = False  # transductive: an embedding for each item is added to what the experts say
     contrast: float = 0.0  # weight of the contrast between sequences and their augmentations; 0.001 to pre-train
     drop_items: float = 0.2  # share of a sequence that augmentation leaves out; its first item stays
