@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 
+from tesserec.artifacts import require_place
 from tesserec.data.dataset import Dataset
 from tesserec.data.sequences import Sequences
 from tesserec.errors import ArtifactError, DataError
 from tesserec.types import PathLike
+
+if TYPE_CHECKING:
+    import polars as pl
 
 DOMAIN = "domain"  # the column that says which data set an item comes from
 RESERVED = ":,"  # stands between a domain's name and an id, and between names on the command line
@@ -54,8 +58,10 @@ def join_datasets(datasets: Mapping[str, Dataset]) -> Dataset:
     )
 
 
-def _items(datasets: Mapping[str, Dataset]) -> pl.DataFrame:
+def _items(datasets: Mapping[str, Dataset]) -> "pl.DataFrame":
     """The table of all items."""
+    import polars as pl
+
     tables = list[pl.DataFrame]()
     for name, dataset in datasets.items():
         table = dataset.items
@@ -101,7 +107,7 @@ def join(folders: Sequence[PathLike], out: PathLike, *, names: Sequence[str] | N
 
     Raises:
         DataError: two domains of one name, another number of names than of folders, and what `join_datasets` refuses.
-        ArtifactError: a folder is no data set, or `out` exists.
+        ArtifactError: a folder is no data set, or `out` exists or cannot be written.
     """
     names = [Path(folder).resolve().name for folder in folders] if names is None else list(names)
     if len(names) != len(folders):
@@ -110,6 +116,7 @@ def join(folders: Sequence[PathLike], out: PathLike, *, names: Sequence[str] | N
         raise DataError(f"More than one data set is called {twice[0]!r}. Give each a name of its own: --names A,B.")
     if Path(out).exists():
         raise ArtifactError(f"{out} exists. Choose a new folder for the joined data set.")
+    require_place(out, kind="dataset")
     joined = join_datasets({name: Dataset.load(folder) for name, folder in zip(names, folders)})
     joined.save(out, config={"joined": names})
     return joined

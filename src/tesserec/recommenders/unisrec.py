@@ -10,8 +10,8 @@ Paper: Hou et al. 2022, Towards Universal Sequence Representation Learning for R
 
 Differences from the paper (its public code where the paper is silent), each with its reason:
 
-- Text embeddings are standardised before the experts (`standardize`). Those of length 1, a twentieth per dimension, are
-  a tenth as large as the code's BERT vectors, and experts on them learn slowly (docs/methods/unisrec.md).
+- Text embeddings are standardised before the experts (`standardize`). The code reads BERT's vectors as they are;
+  ours have length 1, so that their entries, and hence gates and experts, would start from very little.
 - One causal pass per sequence predicts every item, instead of a row per prefix. Sequences are contrasted once per pass,
   by the state after their last input, with the other sequences that the process computes.
 - Augmentation drops items. Dropping words needs a second encoding of all texts, for the one batch in ten that uses it.

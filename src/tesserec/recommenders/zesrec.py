@@ -39,7 +39,7 @@ class ZESRecConfig(ItemVectorSettings):
     width: int = 128  # of item vectors and states
     standardize: bool = True  # every dimension of the text embeddings
     offsets: bool = True  # of the items of the source domain; there are none when starting from `pretrained`
-    offset_weight: float = 0.1  # of the mean squared length of the offsets in the loss
+    offset_weight: float = 1.0  # of the mean squared length of the offsets in the loss
 
     def __post_init__(self) -> None:
         super().__post_init__()
