@@ -273,7 +273,7 @@ def test_fine_tuning_leaves_blocks_and_positions_alone(ids, tmp_path: Path):
 def test_ids_join_before_the_norm_on_both_sides():
     network = fitted("unisrec", replace(BRIEF, epochs=1), ids=True).network.eval()
     rows, text = torch.arange(N_ITEMS), torch.from_numpy(VECTORS)
-    wanted = F.normalize(network.items.experts(text) + network.items.ids.weight, dim=1)
+    wanted = F.normalize(network.items.experts(network.items.standardize(text)) + network.items.ids.weight, dim=1)
     assert_close(network.key(network.items(rows, text)), wanted)
 
 
