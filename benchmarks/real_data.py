@@ -3,9 +3,13 @@
     python benchmarks/real_data.py scientific --source ../shared/data/scientific --runs runs/scientific
     python benchmarks/real_data.py beauty --source ../shared/data/beauty --runs runs/beauty --only sasrec --seeds 0
     python benchmarks/real_data.py beauty --source ../shared/data/beauty --runs runs/beauty --table
+    python benchmarks/real_data.py joined --source runs/joined/data --runs runs/joined
+    python benchmarks/real_data.py scientific --source ../shared/data/scientific --runs runs/scientific \\
+        --joined runs/joined
 
 Every run is what `tesserec run RECIPE --set ...` does with the settings listed here. Finished runs are not repeated,
 interrupted ones go on; `--table` runs nothing and prints what is finished. Settings were chosen on the validation part.
+What is pre-trained (`joined`) reads Games and Yelp as one data set, made by `tesserec prepare` and `tesserec join`.
 """
 
 import argparse
@@ -31,6 +35,7 @@ class Experiment:
     recipe: str
     settings: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
+    published: str = "-"  # recall@10 and ndcg@10 on this cut
 
 
 # TIGER on a CPU budget: half the layers and a fifth of the products of the published network, which leaves room for
@@ -43,15 +48,29 @@ CPU_TIGER = (
 SHORT = ("training.batch_size=64", "training.epochs=12")  # a fourth of Beauty's samples: smaller steps, more of them
 MINILM = ("text.encoder=minilm",)
 
+BRIEF = ("training.epochs=10", "training.validation_users=2000")  # of pre-training
+
 EXPERIMENTS = {
     "scientific": {
         "popularity": Experiment("popularity", seeds=(0,)),
         "item graph, untrained": Experiment("item-graph", seeds=(0,)),
-        "SASRec": Experiment("sasrec", ("recommender.n_layers=3", "training.weight_decay=0.5")),
+        "SASRec": Experiment(
+            "sasrec", ("recommender.n_layers=3", "training.weight_decay=0.5"), published=".1080 / .0553"
+        ),
+        "SASRec, texts": Experiment("sasrec-text", MINILM, published=".0994 / .0561"),
+        "ZESRec": Experiment("zesrec", MINILM, published=".0851 / .0475"),
+        "FDSA": Experiment("fdsa", MINILM, published=".0899 / .0580"),
+        "UniSRec": Experiment("unisrec", MINILM),
+        "UniSRec, pre-trained": Experiment(
+            "unisrec-finetune", (*MINILM, "recommender.pretrained={joined}/unisrec-0"), published=".1188 / .0641"
+        ),
         "Unified": Experiment("unified", MINILM),
         "TIGER, residual k-means": Experiment("tiger", (*MINILM, *CPU_TIGER, *SHORT), seeds=(0,)),
         "TIGER, RQ-VAE": Experiment("tiger", (*MINILM, "tokenizer=rqvae", *CPU_TIGER, *SHORT), (0,)),
         "TIGER, PQ": Experiment("tiger", (*MINILM, "tokenizer=pq", *CPU_TIGER, *SHORT), seeds=(0,)),
+    },
+    "joined": {
+        "UniSRec": Experiment("unisrec-pretrain", (*MINILM, *BRIEF), seeds=(0,)),
     },
     "beauty": {
         "popularity": Experiment("popularity", seeds=(0,)),
@@ -71,6 +90,7 @@ def main() -> None:
     arguments.add_argument("data", choices=EXPERIMENTS)
     arguments.add_argument("--source", type=Path, required=True, help="folder of the published data")
     arguments.add_argument("--runs", type=Path, required=True, help="folder of the runs")
+    arguments.add_argument("--joined", type=Path, help="folder of the runs on joined data, for what starts from them")
     arguments.add_argument("--only", default="", help="experiments whose name contains this")
     arguments.add_argument("--seeds", type=int, nargs="*", help="only these")
     arguments.add_argument("--table", action="store_true", help="run nothing, print the table of what is finished")
@@ -82,7 +102,7 @@ def main() -> None:
             prepare(options.source, out=prepared)
         for name, experiment in chosen.items():
             for seed in experiment.seeds if options.seeds is None else options.seeds:
-                settings = [setting.format(source=options.source) for setting in experiment.settings]
+                settings = [one.format(source=options.source, joined=options.joined) for one in experiment.settings]
                 print(f"{name}, seed {seed}", file=sys.stderr, flush=True)
                 recipe = load_recipe(experiment.recipe, [*settings, f"seed={seed}"])
                 run(recipe, prepared, folder_of(options.runs, name, seed), progress=TerminalProgress())
@@ -97,8 +117,8 @@ def folder_of(runs: Path, name: str, seed: int) -> Path:
 def table(runs: Path, experiments: dict[str, Experiment]) -> str:
     """One row per experiment: mean and standard deviation over the seeds that are finished, and what training took."""
     lines = [
-        f"| model | {' | '.join(METRICS)} | parameters | training s | epochs | seeds |",
-        f"|---|{'---:|' * (len(METRICS) + 4)}",
+        f"| model | {' | '.join(METRICS)} | published R@10 / N@10 | parameters | training s | epochs | seeds |",
+        f"|---|{'---:|' * (len(METRICS) + 5)}",
     ]
     every = list[Report]()
     for name, experiment in experiments.items():
@@ -111,8 +131,8 @@ def table(runs: Path, experiments: dict[str, Experiment]) -> str:
         logs = [one.folder / "recommender" / "training_log.json" for one in finished]
         last = [json.loads(log.read_text())["rows"][-1] for log in logs if log.exists()]
         costs = [f"{np.mean([row[key] for row in last]):.0f}" if last else "-" for key in ("seconds", "epoch")]
-        parameters = f"{reports[0].card['model']['parameters']:,}"
-        lines.append(f"| {name} | {' | '.join([*cells, parameters, *costs, str(len(reports))])} |")
+        cells += [experiment.published, f"{reports[0].card['model']['parameters']:,}"]
+        lines.append(f"| {name} | {' | '.join([*cells, *costs, str(len(reports))])} |")
         every += reports
     if not every:
         return f"Nothing in {runs} is finished."
