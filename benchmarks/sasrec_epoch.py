@@ -21,7 +21,8 @@ from machine import describe, matrix_peak
 from tesserec.data import prepare
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split, leave_one_out
-from tesserec.recommenders.sasrec import NextItem, SASRecConfig, SASRecNetwork
+from tesserec.recommenders.item_table import ItemTableNetwork, NextItem
+from tesserec.recommenders.sasrec import SASRecConfig
 from tesserec.training.batching import windows
 from tesserec.training.config import TrainingConfig
 from tesserec.training.devices import autocast
@@ -67,7 +68,7 @@ def our_epoch(split: Split, precision: str) -> float:
     """Seconds of an epoch of the training loop, the fastest of three."""
     config = SASRecConfig(width=WIDTH, n_layers=LAYERS, n_heads=HEADS, dropout=0.5, max_length=LENGTH)
     training = TrainingConfig(epochs=3, device="cpu", precision=precision)
-    network = SASRecNetwork(split.n_items, config)
+    network = ItemTableNetwork(split.n_items, config)
     log = train(network, NextItem(split.train, config, training), training, validate=lambda _: 0.0)
     return float(np.diff([row["seconds"] for row in log.rows], prepend=0.0).min())
 

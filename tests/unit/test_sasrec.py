@@ -11,8 +11,9 @@ from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split, leave_one_out
 from tesserec.errors import ArtifactError, ConfigError, DataError
 from tesserec.networks.transformer import pack
+from tesserec.recommenders.item_table import ItemTableNetwork, NextItem
 from tesserec.recommenders.next_item import next_items
-from tesserec.recommenders.sasrec import NextItem, SASRec, SASRecConfig, SASRecNetwork
+from tesserec.recommenders.sasrec import SASRec, SASRecConfig
 from tesserec.training.config import TrainingConfig
 from tesserec.training.seeds import seeded
 
@@ -35,15 +36,15 @@ def circles(n_users: int = 120, step: int = 7) -> Split:
 
 
 @pytest.fixture
-def network() -> SASRecNetwork:
+def network() -> ItemTableNetwork:
     with seeded(0):
-        made = SASRecNetwork(N_ITEMS, SMALL).eval()
+        made = ItemTableNetwork(N_ITEMS, SMALL).eval()
         for parameter in made.parameters():
             torch.nn.init.normal_(parameter, std=0.3)  # far from its small start, so that differences would show
     return made
 
 
-def states(network: SASRecNetwork, rows: list[list[int]]) -> list[torch.Tensor]:
+def states(network: ItemTableNetwork, rows: list[list[int]]) -> list[torch.Tensor]:
     """The states of each history, one after the other."""
     sequences = Sequences.from_lists(rows)
     with torch.no_grad():
