@@ -23,6 +23,7 @@ RECOMMENDERS = {
     "item-graph": "tesserec.recommenders.item_graph:ItemGraph",
     "sasrec": "tesserec.recommenders.sasrec:SASRec",
     "sasrec-text": "tesserec.recommenders.sasrec_text:SASRecText",
+    "bert4rec": "tesserec.recommenders.bert4rec:BERT4Rec",
     "tiger": "tesserec.recommenders.tiger:Tiger",
     "unified": "tesserec.recommenders.unified:Unified",
     "unisrec": "tesserec.recommenders.unisrec:UniSRec",

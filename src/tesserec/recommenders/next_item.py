@@ -17,7 +17,7 @@ from tesserec.functional.losses import binary_cross_entropy, other_items, sample
 from tesserec.networks.transformer import Packed, SequenceSettings, pack
 from tesserec.training.batching import balanced_order, parts_by_length, windows
 from tesserec.training.config import TrainingConfig
-from tesserec.training.loop import Step
+from tesserec.training.loop import Step, Steps
 from tesserec.types import IntArray
 
 PLACES_PER_PART = 16384  # of the attention table when scoring; training has its own bound
@@ -65,7 +65,7 @@ class NextItemSteps:
     def n_steps(self, epoch: int) -> int:
         return -(-self.per_epoch // self.training.batch_size)
 
-    def steps(self, epoch: int) -> "EpochSteps":
+    def steps(self, epoch: int) -> Steps:
         return EpochSteps(self, self.order(epoch))
 
     def order(self, epoch: int) -> IntArray:
