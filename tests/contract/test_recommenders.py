@@ -24,6 +24,7 @@ TRAINING = TrainingConfig(device="cpu", precision="fp32", epochs=2, batch_size=3
 SETTINGS = {  # small networks; other methods as they are
     "sasrec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8},
     "bert4rec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8},
+    "s3rec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8, "pretrain_epochs": 1},
     "tiger": {"width": 16, "ff_width": 32, "n_layers": 1, "n_heads": 2, "head_width": 8, "beam_width": 24},
     "sasrec-text": {"width": 16, "n_layers": 1, "max_length": 8},
     "unisrec": {"width": 16, "n_experts": 3, "n_layers": 1, "max_length": 8},

@@ -21,6 +21,7 @@ def test_every_packaged_recipe_has_a_one_line_summary_and_valid_settings():
         "zesrec-pretrain",
         "fdsa",
         "bert4rec",
+        "s3rec",
     } <= set(found)
     for name, summary in found.items():
         assert 0 < len(summary) <= 100

@@ -170,6 +170,25 @@ def binary_cross_entropy(states: Tensor, vectors: Tensor, targets: Tensor, negat
     return -(F.logsigmoid(positive) + F.logsigmoid(-negative)).sum()
 
 
+def labels_cross_entropy(states: Tensor, vectors: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+    """Which of many labels apply, each a question of yes or no; those that do are given as a list.
+
+        loss = sum_b sum_a softplus(z_ba) - sum over (b, a) that apply of z_ba,   z = h.v
+
+    Args:
+        states: (B, D) h.
+        vectors: (A, D) v, of all labels.
+        rows: (n,) int64 in [0, B), and
+        labels: (n,) int64 in [0, A): label `labels[i]` applies to row `rows[i]`; each pair at most once.
+
+    Returns:
+        A scalar, summed over rows and labels.
+    """
+    padded = F.pad(states, (0, 0, 0, -len(states) % ROUND))
+    logits = (padded @ vectors.T)[: len(states)].float()  # (B, A)
+    return F.softplus(logits).sum() - logits[rows, labels].sum()
+
+
 def other_items(targets: Tensor, n_items: int) -> Tensor:
     """(B,) one uniform draw per target from all the other items (N >= 2), by torch's global generator."""
     drawn = torch.randint(n_items - 1, targets.shape, device=targets.device)

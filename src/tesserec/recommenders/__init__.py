@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 RECOMMENDERS = {
     "popularity": "tesserec.recommenders.popularity:Popularity",
     "item-graph": "tesserec.recommenders.item_graph:ItemGraph",
+    "s3rec": "tesserec.recommenders.s3rec:S3Rec",
     "sasrec": "tesserec.recommenders.sasrec:SASRec",
     "sasrec-text": "tesserec.recommenders.sasrec_text:SASRecText",
     "bert4rec": "tesserec.recommenders.bert4rec:BERT4Rec",

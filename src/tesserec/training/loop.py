@@ -88,6 +88,7 @@ def train(
     validate: Callable[[nn.Module], float],
     checkpoints: Path | None = None,
     identity: str = "",
+    measure: str = "",
     progress: Progress = SILENT,
 ) -> TrainingLog:
     """Train `model` in place and leave it, in evaluation mode, with the weights of its best validation.
@@ -96,10 +97,11 @@ def train(
         model: initialised; it is moved to the device of the configuration and stays there.
         objective: the steps and their loss.
         config: how long, how fast, in which precision.
-        validate: the configured metric of the model in evaluation mode, larger is better.
+        validate: the configured metric of the model in evaluation mode, or another measure; larger is better.
         checkpoints: a folder for checkpoints, shared by all processes; None: none are kept. If it holds a checkpoint of
             this very run, training goes on from there; a finished run only gets its weights back.
         identity: names all that decides the weights apart from `config`: data, network, initial weights.
+        measure: what `validate` returns, in words; "": the configured metric.
         progress: who listens.
 
     Returns:
@@ -114,7 +116,7 @@ def train(
     model.to(workers.device)
     with seeded(config.seed):
         identity = fingerprint_json({"run": identity, "training": to_dict(config)})
-        run = _Run(model, objective, config, workers, checkpoints, identity)
+        run = _Run(model, objective, config, workers, checkpoints, identity, measure or config.metric)
         run.resume(progress)
         with progress.task("training", run.n_steps) as task:
             task.advance(run.at.step)
@@ -125,7 +127,7 @@ def train(
     log = TrainingLog(run.at.rows, run.at.best_step, run.why_stop())
     progress.say(
         f"trained {run.at.step} steps in {run.at.seconds:.0f} s ({log.stopped}); "
-        f"best {config.metric} {run.at.best_value:.4f} at step {log.best_step}"
+        f"best {run.measure} {run.at.best_value:.4f} at step {log.best_step}"
     )
     return log
 
@@ -188,9 +190,10 @@ class _Run:
         workers: _Workers,
         checkpoints: Path | None,
         identity: str,
+        measure: str,
     ) -> None:
         self.model, self.objective, self.config, self.workers = model, objective, config, workers
-        self.checkpoints, self.identity = checkpoints, identity
+        self.checkpoints, self.identity, self.measure = checkpoints, identity, measure
         self.dtype = resolve_precision(config.precision, workers.device)
         self.optimizer = make_optimizer(model, config, workers.device)
         self.scaler = torch.amp.GradScaler(workers.device.type, enabled=self.dtype == torch.float16)
@@ -313,7 +316,7 @@ class _Run:
 
     def note(self, step: Step, loss: float) -> str:
         rate = self.targets / max(self.busy, 1e-9)
-        best = f", best {self.config.metric} {self.at.best_value:.4f}" if self.best else ""
+        best = f", best {self.measure} {self.at.best_value:.4f}" if self.best else ""
         return f"epoch {self.at.epoch + 1}, loss {loss / step.n_targets:.4f}, {rate:,.0f} targets/s{best}"
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
