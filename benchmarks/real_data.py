@@ -60,6 +60,8 @@ EXPERIMENTS = {
         "SASRec, texts": Experiment("sasrec-text", MINILM, published=".0994 / .0561"),
         "ZESRec": Experiment("zesrec", MINILM, published=".0851 / .0475"),
         "FDSA": Experiment("fdsa", MINILM, published=".0899 / .0580"),
+        "BERT4Rec": Experiment("bert4rec", published=".0488 / .0243"),
+        "S3-Rec": Experiment("s3rec", published=".0525 / .0275"),
         "UniSRec": Experiment("unisrec", MINILM),
         "UniSRec, pre-trained": Experiment(
             "unisrec-finetune", (*MINILM, "recommender.pretrained={joined}/unisrec-0"), published=".1188 / .0641"
