@@ -167,7 +167,9 @@ def _subject_of_run(run: Run, texts: _Texts) -> Subject:
     if not run.has("tokenizer"):
         return Subject(run.semantic_ids, texts=texts.by(None))
     text = run.about["recipe"]["text"]
-    return Subject(run.semantic_ids, texts.by(text["template"]), run.embeddings, run.tokenizer, recipe={"text": text})
+    # Items are told apart by all their attributes together.
+    template = ". ".join(f"{{{name}}}" for name in text["attributes"]) or text["template"]
+    return Subject(run.semantic_ids, texts.by(template), run.embeddings, run.tokenizer, recipe={"text": text})
 
 
 def _subject(path: Path, dataset: Dataset | None, uncoded: Uncoded, texts: _Texts) -> Subject:

@@ -45,12 +45,14 @@ class ItemTokenizer(ABC):
 
     method: ClassVar[str]
     config_class: ClassVar[type[TokenizerConfig]]
+    takes_attributes: ClassVar[bool] = False  # whether embeddings may be (N, A, D), one vector per attribute
 
     def __init__(self, config: Any) -> None:
         self.config = config
         self.embeddings_fingerprint = ""
         self.collaborative_fingerprint = ""
         self.width = 0  # of the embeddings that it was fitted on
+        self.n_attributes = 0  # of these embeddings; 0: one vector per item
 
     @classmethod
     def needs_collaborative(cls, config: Any) -> bool:
@@ -86,7 +88,7 @@ class ItemTokenizer(ABC):
                 f"All {n_items} embeddings are equal, so that no code could tell items apart. Check the item texts, "
                 "and the columns that they are made of (text.template)."
             )
-        self.width = embeddings.vectors.shape[1]
+        self.width, self.n_attributes = embeddings.vectors.shape[-1], len(embeddings.attributes)
         self._fit(embeddings, aligned, progress)
         self.embeddings_fingerprint = embeddings.fingerprint
         self.collaborative_fingerprint = collaborative.fingerprint if collaborative is not None else ""
@@ -106,9 +108,15 @@ class ItemTokenizer(ABC):
         """
         self._check_fitted()
         self._check_shape(embeddings)
-        if embeddings.vectors.shape[1] != self.width:
+        if len(embeddings.attributes) != self.n_attributes:
             raise DataError(
-                f"The embeddings are {embeddings.vectors.shape[1]} wide, but the tokenizer was fitted on width "
+                f"The embeddings have {len(embeddings.attributes)} attributes per item, but the tokenizer was fitted "
+                f"on {self.n_attributes} (0: one text per item). Encode the items with the text settings that the "
+                "tokenizer was fitted with."
+            )
+        if embeddings.vectors.shape[-1] != self.width:
+            raise DataError(
+                f"The embeddings are {embeddings.vectors.shape[-1]} wide, but the tokenizer was fitted on width "
                 f"{self.width}. Encode the items with the text settings that the tokenizer was fitted with."
             )
         codes, policy = self._codes(embeddings), self.config.collisions
@@ -153,7 +161,7 @@ class ItemTokenizer(ABC):
             codes: (N, L) or (N, L + 1) codes; an extra level is passed over.
 
         Returns:
-            (N, D) float32 in the space of the embeddings that were fitted.
+            (N, D) float32 in the space of the embeddings that were fitted, or (N, A, D) of attributes.
         """
 
     @abstractmethod
@@ -183,7 +191,7 @@ class ItemTokenizer(ABC):
             raise ConfigError(f"This {self.method} tokenizer has not been fitted. Call fit, or load a saved one.")
 
     def _check_shape(self, embeddings: Embeddings) -> None:
-        if embeddings.vectors.ndim != 2:
+        if embeddings.attributes and not self.takes_attributes:
             raise DataError(
                 f"{self.method} takes one vector per item, not {embeddings.vectors.shape[1]} attributes of each. "
                 "Encode one text per item (text.template) instead of one per attribute."
@@ -233,7 +241,7 @@ class ItemTokenizer(ABC):
             kind="tokenizer",
             config=config,
             sources=sources,
-            sizes={"width": self.width},
+            sizes={"width": self.width, "attributes": self.n_attributes},
             seed=self.config.seed,
         ) as staging:
             self._write(staging)
@@ -255,5 +263,6 @@ class ItemTokenizer(ABC):
             tokenizer.embeddings_fingerprint = manifest.sources["embeddings"]
             tokenizer.collaborative_fingerprint = manifest.sources.get("collaborative", "")
             tokenizer.width = manifest.sizes["width"]
+            tokenizer.n_attributes = manifest.sizes.get("attributes", 0)
             tokenizer._read(path)
         return tokenizer
