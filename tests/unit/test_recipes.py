@@ -19,6 +19,8 @@ def test_every_packaged_recipe_has_a_one_line_summary_and_valid_settings():
         "unisrec-finetune",
         "zesrec",
         "zesrec-pretrain",
+        "ccfrec",
+        "ccfrec-paper",
         "fdsa",
         "bert4rec",
         "s3rec",

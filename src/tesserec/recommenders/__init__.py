@@ -26,6 +26,7 @@ RECOMMENDERS = {
     "sasrec-text": "tesserec.recommenders.sasrec_text:SASRecText",
     "bert4rec": "tesserec.recommenders.bert4rec:BERT4Rec",
     "tiger": "tesserec.recommenders.tiger:Tiger",
+    "ccfrec": "tesserec.recommenders.ccfrec:CCFRec",
     "unified": "tesserec.recommenders.unified:Unified",
     "unisrec": "tesserec.recommenders.unisrec:UniSRec",
     "zesrec": "tesserec.recommenders.zesrec:ZESRec",

@@ -306,7 +306,10 @@ class ItemVectorRecommender(ScoringRecommender):
         raise NotImplementedError
 
     def _tables(self, features: ItemFeatures) -> list[Tensor]:
-        """Tables (N, ...) as the network's item encoder reads them; by default float32 vectors, then int64 codes."""
+        """Tables (N, ...) as the network's item encoder reads them; by default float32 vectors, then int64 codes.
+
+        The network is there, with the weights that it starts from.
+        """
         tables = list[Tensor]()
         if features.embeddings is not None:
             tables.append(torch.from_numpy(np.array(features.embeddings.vectors, dtype=np.float32)))
@@ -350,12 +353,12 @@ class ItemVectorRecommender(ScoringRecommender):
 
     def _fit(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
         self._check_catalogue(self.features, split.dataset.catalogue)
-        tables = self._tables(self.features)
         with seeded(self.training.seed):
             self.network = self._make_network(split.n_items)
         if self.config.pretrained:
             self._start_from(self._pretrained(self.config.pretrained))
-        else:
+        tables = self._tables(self.features)
+        if not self.config.pretrained:
             self._begin(tables)
         if self.config.zero_shot:
             if self._item_rows():
