@@ -1,9 +1,12 @@
 """Assignments in which every codeword gets an equal share, by optimal transport."""
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from tesserec.errors import ConfigError
 
@@ -89,3 +92,75 @@ def uniform_codes(residual: Tensor, codebook: Tensor, *, temperature: float, n_i
     middle = (high + low) / 2
     scaled = (distances - middle) / (high - middle + 1e-5)
     return sinkhorn(scaled, temperature=temperature, n_iters=n_iters).argmax(dim=1)
+
+
+def doubly_stochastic(logits: Tensor, *, temperature: float, n_iters: int) -> Tensor:
+    """The doubly stochastic matrix of a square of logits: exp(logits / temperature), rows and columns scaled to sum 1.
+
+    The gradient is that of the limit of many passes, P * (G - a 1' - 1 b') / temperature for the gradient G of P, where
+    a and b take away what would change the sums of rows and columns; they are found by as many passes.
+
+    Args:
+        logits: (K, K) float, finite. Computed in float32 at least, autocast or not.
+        temperature: > 0, in the units of the logits. Towards 0 the matrix becomes a permutation.
+        n_iters: row-then-column passes, >= 1.
+
+    Returns:
+        (K, K), columns sum to 1 up to rounding, rows in the limit of many passes. It can be differentiated once.
+
+    Raises:
+        ConfigError: `temperature` or `n_iters` is out of range.
+
+    Source: Mena et al. 2018 (Gumbel-Sinkhorn, arXiv 1802.08665), section 3; the gradient by the implicit function
+    theorem, as in Eisenberger et al. 2022 (arXiv 2205.06688).
+    """
+    plan: Tensor = _DoublyStochastic.apply(logits, temperature, n_iters)  # type: ignore[no-untyped-call]
+    return plan
+
+
+class _DoublyStochastic(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, temperature: float, n_iters: int) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            wide = logits if logits.dtype == torch.float64 else logits.float()
+            plan = sinkhorn(-wide, temperature=temperature, n_iters=n_iters)
+        ctx.save_for_backward(plan)
+        ctx.temperature, ctx.n_iters = temperature, n_iters
+        return plan
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (plan,) = ctx.saved_tensors
+        with torch.autocast(plan.device.type, enabled=False):
+            weighted = plan * grad  # (K, K)
+            rows, columns = weighted.sum(dim=1), weighted.sum(dim=0)
+            row_sums, column_sums = plan.sum(dim=1), plan.sum(dim=0)
+            a, b = torch.zeros_like(rows), torch.zeros_like(columns)
+            for _ in range(ctx.n_iters):
+                a = (rows - plan @ b) / row_sums
+                b = (columns - plan.T @ a) / column_sums
+            return (weighted - plan * (a[:, None] + b)) / ctx.temperature, None, None
+
+
+@torch.no_grad()
+def best_permutation(logits: Tensor) -> Tensor:
+    """The one-to-one assignment of rows to columns with the largest sum of logits.
+
+    It is what `doubly_stochastic` tends to as the temperature falls (Mena et al. 2018, theorem 1).
+
+    Args:
+        logits: (K, K) float, finite.
+
+    Returns:
+        (K,) int64, the column of each row; every column occurs once.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    _, columns = linear_sum_assignment(logits.double().cpu().numpy(), maximize=True)
+    return torch.from_numpy(np.asarray(columns, dtype=np.int64)).to(logits.device)
+
+
+def gumbel(like: Tensor) -> Tensor:
+    """Standard Gumbel noise of the shape, dtype and device of `like`, by torch's global generator."""
+    return -torch.empty_like(like).exponential_().log()
