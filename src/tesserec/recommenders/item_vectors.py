@@ -37,10 +37,11 @@ from tesserec.training.devices import n_processes, resolve_device
 from tesserec.training.loop import Objective, Step, TrainingLog
 from tesserec.training.saving import read_network, write_network
 from tesserec.training.seeds import seeded
-from tesserec.types import FloatArray, IntArray
+from tesserec.types import FloatArray, IntArray, PathLike
 
 ITEMS_AT_A_TIME = 8192  # when the vectors of a whole catalogue are made
 VECTORS = "item_vectors.npy"
+SOURCES = ("embeddings", "semantic_ids", "pretrained")  # what a model may have been made from, beside the data set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ class Output(NamedTuple):
     """What a training step needs."""
 
     states: Tensor  # (n, D) after each token, ready for inner products with the vectors
-    vectors: Tensor  # (U, D) of the items asked for
+    vectors: Tensor  # (U, D) of the items asked for; rows after those are negatives, one for each state (in-batch)
     loss: Tensor  # () what the method adds to the loss, a mean
 
 
@@ -142,9 +143,11 @@ class Bundle(NamedTuple):
     parts: list[Part]
     candidates: Tensor  # (C,) the distinct targets of the whole step, ascending
     counts: Tensor  # (C,) how often each occurs there
+    extra: tuple[Tensor, ...] = ()  # what a method adds, in the order of the parts' targets; the network gets it, too
 
     def to(self, device: torch.device) -> "Bundle":
-        return Bundle([part.to(device) for part in self.parts], self.candidates.to(device), self.counts.to(device))
+        parts, extra = [part.to(device) for part in self.parts], tuple(tensor.to(device) for tensor in self.extra)
+        return Bundle(parts, self.candidates.to(device), self.counts.to(device), extra)
 
 
 class CatalogueNextItem(NextItemSteps):
@@ -191,7 +194,7 @@ class CatalogueNextItem(NextItemSteps):
         targets = torch.cat([part.targets for part in bundle.parts])  # (n,)
         negatives = None if self.config.loss == "in-batch" else self.config.draw(targets, self.n_items)
         items = self.items_of(bundle, targets, negatives)
-        output: Output = model(bundle.parts, items, self.features_of(items))
+        output: Output = model(bundle.parts, items, self.features_of(items), *bundle.extra)
         loss = self.next_item_loss(output, items, bundle, targets, negatives)
         total: Tensor = loss + len(targets) * output.loss  # the loop divides by the number of targets
         return total
@@ -213,7 +216,8 @@ class CatalogueNextItem(NextItemSteps):
         if self.config.loss == "in-batch":
             vectors = F.embedding(torch.searchsorted(items, bundle.candidates), output.vectors)
             places = torch.searchsorted(bundle.candidates, targets)
-            return in_batch_softmax(output.states, vectors, places, bundle.counts)
+            further = output.vectors[len(items) :]
+            return in_batch_softmax(output.states, vectors, places, bundle.counts, further if len(further) else None)
         places = torch.searchsorted(items, targets)
         against = None if negatives is None else torch.searchsorted(items, negatives)
         return self.config.of(output.states, output.vectors, places, against)
@@ -357,6 +361,7 @@ class ItemVectorRecommender(ScoringRecommender):
             self.network = self._make_network(split.n_items)
         if self.config.pretrained:
             self._start_from(self._pretrained(self.config.pretrained))
+            self.feature_sources["pretrained"] = read_manifest(_recommender_in(self.config.pretrained)).fingerprint
         tables = self._tables(self.features)
         if not self.config.pretrained:
             self._begin(tables)
@@ -404,8 +409,7 @@ class ItemVectorRecommender(ScoringRecommender):
         Raises:
             ArtifactError: there is none, or one of another method.
         """
-        folder = Path(path)
-        return self.load(folder / "recommender" if (folder / "recommender").is_dir() else folder)
+        return self.load(_recommender_in(path))
 
     def _start_from(self, other: Self) -> None:
         """Take over the weights of another model of this method, less those of the items' rows.
@@ -515,7 +519,7 @@ class ItemVectorRecommender(ScoringRecommender):
 
     def _read(self, folder: Path) -> None:
         sources = read_manifest(folder).sources
-        self.feature_sources = {name: sources[name] for name in ("embeddings", "semantic_ids") if name in sources}
+        self.feature_sources = {name: sources[name] for name in SOURCES if name in sources}
         self.network = self._make_network(len(self.fitted_catalogue))
         self.log = read_network(folder, self.network)
         self.network.to(resolve_device())
@@ -523,3 +527,9 @@ class ItemVectorRecommender(ScoringRecommender):
 
     def _read_vectors(self, folder: Path) -> Tensor:
         return torch.from_numpy(np.load(folder / VECTORS))
+
+
+def _recommender_in(path: PathLike) -> Path:
+    """The recommender's folder of a run, or the path itself."""
+    folder = Path(path)
+    return folder / "recommender" if (folder / "recommender").is_dir() else folder

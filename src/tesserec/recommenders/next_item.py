@@ -29,16 +29,18 @@ class Part(NamedTuple):
 
     inputs: Packed
     targets: Tensor  # (n,)
+    events: Tensor  # (n,) places of the targets among all events of the data: what a draw for a target is named by
 
     def to(self, device: torch.device) -> "Part":
-        return Part(self.inputs.to(device), self.targets.to(device))
+        return Part(self.inputs.to(device), self.targets.to(device), self.events.to(device))
 
 
 def next_items(sequences: Sequences) -> Part:
     """Inputs are all items but the last, targets all but the first."""
     inputs = Sequences(sequences.values, sequences.starts, sequences.stops - 1)
     _, index = inputs.positions()
-    return Part(pack(inputs), torch.from_numpy(np.asarray(sequences.values[index + 1], dtype=np.int64)))
+    targets, events = np.asarray(sequences.values[index + 1], dtype=np.int64), (index + 1).astype(np.int64)
+    return Part(pack(inputs), torch.from_numpy(targets), torch.from_numpy(events))
 
 
 class NextItemSteps:
