@@ -32,6 +32,7 @@ SETTINGS = {  # small networks; other methods as they are
     "fdsa": {"width": 16, "n_layers": 1, "max_length": 8},
     "ccfrec": {"width": 16, "n_layers": 1, "fusion_layers": 1, "max_length": 8},
     "unified": {"codebook_size": 4, "latent_width": 12, "id_width": 4, "hidden": (16,), "n_layers": 1, "max_length": 8},
+    "vqrec": {"width": 16, "n_layers": 1, "max_length": 8},
 }
 HISTORIES = [["item-1", "item-2"], ["item-5"], [f"item-{row}" for row in range(15)], ["item-9", "item-3", "item-9"]]
 

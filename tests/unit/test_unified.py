@@ -4,15 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from torch.testing import assert_close
 
-from tesserec.data import Dataset
 from tesserec.data.catalogue import Catalogue
-from tesserec.data.sequences import Sequences
-from tesserec.data.splits import Split, leave_one_out
+from tesserec.data.splits import Split
 from tesserec.errors import ArtifactError, ConfigError, DataError, TrainingError
 from tesserec.evaluation import evaluate
 from tesserec.functional.residual import paper_residual, quantize_for_training
@@ -29,24 +26,12 @@ from tesserec.recommenders.unified import (
 from tesserec.text.embeddings import Embeddings
 from tesserec.training.config import TrainingConfig
 from tesserec.training.seeds import seeded
+from toy_circles import N_ITEMS, SPLIT
 
-N_ITEMS = 30
 SMALL = UnifiedConfig(
     n_levels=2, codebook_size=8, latent_width=12, id_width=4, hidden=(24,), n_layers=1, dropout=0.0, max_length=12
 )
 BRIEF = TrainingConfig(device="cpu", precision="fp32", epochs=30, batch_size=32, learning_rate=0.01, seed=1)
-
-
-def circles(n_users: int = 120, step: int = 7) -> Split:
-    """Every item is followed by the one `step` places on."""
-    random = np.random.default_rng(0)
-    starts, lengths = random.integers(N_ITEMS, size=n_users), random.integers(4, 20, size=n_users)
-    rows = [((start + step * np.arange(n)) % N_ITEMS).tolist() for start, n in zip(starts, lengths, strict=True)]
-    items = pl.DataFrame({"item_id": [f"item-{row}" for row in range(N_ITEMS)]})
-    return leave_one_out(Dataset(items, tuple(f"user-{row}" for row in range(n_users)), Sequences.from_lists(rows)))
-
-
-SPLIT = circles()
 
 
 def embeddings(split: Split = SPLIT, *, distinct: int = N_ITEMS) -> Embeddings:

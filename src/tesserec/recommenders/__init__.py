@@ -31,6 +31,7 @@ RECOMMENDERS = {
     "unisrec": "tesserec.recommenders.unisrec:UniSRec",
     "zesrec": "tesserec.recommenders.zesrec:ZESRec",
     "fdsa": "tesserec.recommenders.fdsa:FDSA",
+    "vqrec": "tesserec.recommenders.vqrec:VQRec",
 }
 
 
