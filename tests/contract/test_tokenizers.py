@@ -24,6 +24,7 @@ RESIDUAL = ("rkmeans", "rqvae", "letter")
 
 residual_methods = pytest.mark.parametrize("method", RESIDUAL)
 every_method = pytest.mark.parametrize("method", TOKENIZERS)
+methods_over_texts = pytest.mark.parametrize("method", [method for method in TOKENIZERS if method != "random"])
 
 
 def make(method: str, **settings: Any) -> ItemTokenizer:
@@ -84,7 +85,7 @@ def test_appended_items_never_change_the_ids_of_earlier_ones(method: str) -> Non
     assert after.group_sizes.max() == 1
 
 
-@every_method
+@methods_over_texts
 def test_equal_vectors_share_their_codes_and_the_extra_level_tells_them_apart(method: str) -> None:
     vectors = clustered().vectors
     items = embeddings_of(np.concatenate([vectors, vectors[:5]]))
@@ -94,7 +95,7 @@ def test_equal_vectors_share_their_codes_and_the_extra_level_tells_them_apart(me
     assert (codes[-5:, -1] > codes[:5, -1]).all()
 
 
-@every_method
+@methods_over_texts
 def test_codes_explain_most_of_clustered_embeddings(method: str) -> None:
     items = clustered(n_clusters=8)
     fitted = make(method, **({"epochs": 150} if "epochs" in EXTRA.get(method, {}) else {})).fit(items)
@@ -103,7 +104,7 @@ def test_codes_explain_most_of_clustered_embeddings(method: str) -> None:
     assert error < 0.35
 
 
-@every_method
+@methods_over_texts
 def test_codebooks_have_a_row_per_codeword(method: str) -> None:
     ids = make(method).fit(clustered()).encode(clustered())
     assert [len(table) for table in ids.codebooks] == [8, 8]
@@ -135,7 +136,7 @@ def test_too_few_items_for_the_codebook_are_refused(method: str) -> None:
         make(method).fit(clustered(n_items=5))
 
 
-@every_method
+@methods_over_texts
 def test_a_group_larger_than_the_extra_level_is_refused(method: str) -> None:
     items = embeddings_of(np.concatenate([clustered().vectors, np.ones((9, 10))]))
     with pytest.raises(DataError, match=r"share the codes \[\d+, \d+\].*extra_level_size"):

@@ -18,6 +18,7 @@ TOKENIZERS = {
     "rkmeans": "tesserec.tokenizers.rkmeans:RKMeans",
     "rqvae": "tesserec.tokenizers.rqvae:RQVAE",
     "letter": "tesserec.tokenizers.letter:Letter",
+    "random": "tesserec.tokenizers.random_codes:RandomCodes",
 }
 
 
