@@ -15,7 +15,9 @@ def items(n_items: int = 4000) -> Embeddings:
 
 
 def fitted(**settings) -> RandomCodes:
-    return make_tokenizer("random", {"n_levels": 5, "codebook_size": 10, "collisions": "share", **settings}).fit(items())
+    return make_tokenizer("random", {"n_levels": 5, "codebook_size": 10, "collisions": "share", **settings}).fit(
+        items()
+    )
 
 
 def test_codes_are_uniform_and_levels_independent():

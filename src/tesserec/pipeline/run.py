@@ -177,13 +177,14 @@ def run(recipe: Recipe, dataset_folder: PathLike, out: PathLike, *, progress: Pr
     dataset = Dataset.load(data)
     split = recipe.split.split(dataset)
     method, config = recommender_class(recipe.recommender.method), recipe.recommender.config
+    start = [_content_to_start_from(path) for path in method.reads(config)]
     stages = _Stages.begin(Path(out), recipe, data, progress)
     embedded = _embed(recipe.text, dataset, stages) if recipe.text is not None else None
     semantic_ids = _semantic_ids(recipe, split, embedded, stages)
     embeddings = Embeddings.load(stages.folder / "embeddings") if method.needs_embeddings else None
     inputs = [stages.data_fingerprint, to_dict(recipe.split), semantic_ids.fingerprint if semantic_ids else None]
     inputs += [embeddings.fingerprint] if embeddings else []
-    inputs += [_content(path) for path in method.reads(config)]
+    inputs += start
 
     def train(folder: Path, checkpoints: Path) -> None:
         settings = to_dict(config)
@@ -301,6 +302,14 @@ def _content(path: PathLike) -> str | None:
     if (Path(path) / MANIFEST).is_file():
         return read_manifest(path).fingerprint
     return fingerprint_bytes(Path(path).read_bytes()) if Path(path).is_file() else None
+
+
+def _content_to_start_from(path: PathLike) -> str:
+    """As `_content`, of what a recommender is to start from."""
+    content = _content(path)
+    if content is None:
+        raise ArtifactError(f"{path} is no run and no recommender, so training cannot start from it. Check the path.")
+    return content
 
 
 @dataclass

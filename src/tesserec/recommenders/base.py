@@ -160,7 +160,11 @@ class Recommender(ABC):
 
     @classmethod
     def reads(cls, config: Any) -> tuple[str, ...]:
-        """Paths that training reads under this configuration: a run is repeated when what they hold changes."""
+        """Paths that training reads under this configuration: a run is repeated when what they hold changes.
+
+        Raises:
+            ConfigError: the configuration needs a path that is not set.
+        """
         return ()
 
     # -- answering -------------------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ Differences from the paper, each with its reason:
 - From scratch everything is trained. The released trainer would freeze a random transformer after five epochs.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tesserec.artifacts import write_json
+from tesserec.artifacts import read_json, write_json
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
 from tesserec.errors import ArtifactError, ConfigError, DataError
@@ -442,7 +441,7 @@ class VQRec(ItemVectorRecommender):
         codes = np.load(folder / CODES).astype(np.int64)
         self._keep_codes(codes)
         if (folder / ALIGNMENT_LOG).exists():
-            self.alignment_log = TrainingLog(**json.loads((folder / ALIGNMENT_LOG).read_text()))
+            self.alignment_log = TrainingLog(**read_json(folder / ALIGNMENT_LOG))
         return self._fitted_network.catalogue([torch.from_numpy(codes)], len(codes))
 
 

@@ -1,8 +1,8 @@
 """Random codes: uniform, and without any regard to the texts. What a recommender loses by them is what codes tell it.
 
-A control for every method over semantic IDs: VQ-Rec's "random code" (Hou et al. 2023, arXiv 2210.12316, table 3), and what
-a generative model does when an ID says nothing of its item. An item's codes follow from the seed and its id alone, so
-that they are the same in every catalogue that has it.
+A control for every method over semantic IDs: VQ-Rec's "random code" (Hou et al. 2023, arXiv 2210.12316, table 3), and
+what a generative model does when an ID says nothing of its item. An item's codes follow from the seed and its id alone,
+so that they are the same in every catalogue that has it.
 """
 
 import hashlib
