@@ -177,6 +177,14 @@ def test_the_learned_rotation_is_orthogonal_and_lowers_the_error() -> None:
     assert errors["opq"] < 0.8 * errors["pq"]
 
 
+def test_a_rotation_is_learned_from_fewer_items_than_dimensions() -> None:
+    items = clustered(60, width=96)  # faiss alone writes beyond its buffers here and kills the process
+    fitted = make_tokenizer("opq", {"n_levels": 4, "codebook_size": 16, "collisions": "share"}).fit(items)
+    rotation = fitted.rotation  # type: ignore[attr-defined]
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(96), atol=1e-4)
+    assert np.square(items.vectors - fitted.reconstruct(fitted.encode(items).codes)).mean() < items.vectors.var() / 2
+
+
 # -- RQ-VAE ------------------------------------------------------------------------------------------------------------
 
 

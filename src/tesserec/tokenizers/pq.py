@@ -197,6 +197,7 @@ class OPQ(PQ):
         transform: Any = faiss.OPQMatrix(width, n_levels)
         transform.pq = inner
         transform.niter = self.config.n_rotations
-        transform.train(np.ascontiguousarray(x))
+        # With fewer rows than dimensions faiss writes beyond its buffers; the same rows again change no statistic.
+        transform.train(np.ascontiguousarray(np.tile(x, (-(-width // len(x)), 1)) if len(x) < width else x))
         matrix: FloatArray = faiss.vector_to_array(transform.A)
         return matrix.reshape(width, width)
