@@ -118,7 +118,9 @@ def our_epoch(split: Split, precision: str) -> float:
                          max_length=LENGTH, temperature=TEMPERATURE)  # fmt: skip
     training = TrainingConfig(epochs=3, batch_size=USERS, clip_norm=None, device="cpu", precision=precision)
     network = VQRecNetwork([CODES] * LEVELS, config)
-    objective = CodesNextItem(split.train, [random_codes(split.n_items)], split.n_items, config, training, network)
+    objective = CodesNextItem(
+        split.train, [random_codes(split.n_items)], split.n_items, config, training, network=network
+    )
     log = train(network, objective, training, validate=lambda _: 0.0)
     return float(np.diff([row["seconds"] for row in log.rows], prepend=0.0).min())
 

@@ -52,7 +52,7 @@ def network_and_objective(
     with seeded(0):
         network = model._make_network(N_ITEMS)
     tables = model._tables(model.features)
-    return network, CodesNextItem(SPLIT.train, tables, N_ITEMS, config, training, network)
+    return network, CodesNextItem(SPLIT.train, tables, N_ITEMS, config, training, network=network)
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +296,8 @@ def test_codes_of_the_same_tokenizer_start_from_the_scores_of_the_other_model(pr
     before = load_recommender(pretrained).score(SPLIT.test.histories)
     config = replace(SMALL, pretrained=str(pretrained), tuned="nothing")
     assert np.array_equal(fitted(config).score(SPLIT.test.histories), before)
+    zero_shot = replace(config, zero_shot=True, alignment="learned", tuned="codes")
+    assert np.array_equal(fitted(zero_shot).score(SPLIT.test.histories), before)
     aligned = replace(config, alignment="learned", alignment_epochs=1, alignment_rate=1e-6)
     assert np.array_equal(fitted(aligned).score(SPLIT.test.histories), before)
 

@@ -138,13 +138,13 @@ def drop_items(packed: Packed, n_tokens: int, share: float) -> Part:
         share: probability that an item is left out, by torch's global generator.
 
     Returns:
-        B sequences, with their own items in the place of targets, which nobody asks for.
+        B sequences, with their own items in the place of targets and events, which nobody asks for.
     """
     slots, length = packed.slots[:n_tokens], packed.shape[1]
     keep = (torch.rand(n_tokens) >= share) | (slots % length == 0)
     items = packed.items[:n_tokens][keep]
     lengths = torch.bincount(slots[keep] // length, minlength=packed.shape[0])
-    return Part(pack(Sequences.from_offsets(items.numpy(), F.pad(lengths.cumsum(0), (1, 0)).numpy())), items)
+    return Part(pack(Sequences.from_offsets(items.numpy(), F.pad(lengths.cumsum(0), (1, 0)).numpy())), items, items)
 
 
 def last_places(parts: Sequence[Part]) -> Tensor:

@@ -46,6 +46,7 @@ from tesserec.recommenders.item_vectors import (
     ItemVectorRecommender,
     ItemVectorSettings,
     Output,
+    item_domains,
 )
 from tesserec.recommenders.next_item import EpochSteps, Part
 from tesserec.recommenders.validation import train_by_validation
@@ -75,6 +76,7 @@ class VQRecConfig(ItemVectorSettings):
     alignment_final_temperature: float = 0.1  # soft: what it falls to, epoch by epoch
     sinkhorn_passes: int = 50
     tuned: Literal["all", "codes", "nothing"] = "all"  # "codes": code embeddings and the norm of what the blocks read
+    # `zero_shot` takes the weights of `pretrained` as they are: nothing is aligned, nothing tuned.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -233,9 +235,11 @@ class CodesNextItem(CatalogueNextItem):
         n_items: int,
         config: VQRecConfig,
         training: TrainingConfig,
+        *,
         network: VQRecNetwork,
+        item_domains: IntArray | None = None,
     ) -> None:
-        super().__init__(sequences, features, n_items, config, training)
+        super().__init__(sequences, features, n_items, config, training, item_domains=item_domains)
         self.codes: IntArray = features[0].cpu().numpy()  # (N, L)
         self.items = network.items
 
@@ -339,7 +343,19 @@ class VQRec(ItemVectorRecommender):
         super()._start_from(other)
 
     def _objective(self, split: Split, tables: Sequence[Tensor]) -> Objective:
-        return CodesNextItem(split.train, tables, split.n_items, self.config, self.training, self._fitted_network)
+        return self._codes_objective(split, tables, self.training)
+
+    def _codes_objective(self, split: Split, tables: Sequence[Tensor], training: TrainingConfig) -> CodesNextItem:
+        domains = item_domains(split.dataset) if self.config.domains == "balanced" else None
+        return CodesNextItem(
+            split.train,
+            tables,
+            split.n_items,
+            self.config,
+            training,
+            network=self._fitted_network,
+            item_domains=domains,
+        )
 
     def _train(
         self, split: Split, tables: Sequence[Tensor], checkpoints: Path | None, progress: Progress
@@ -378,7 +394,7 @@ class VQRec(ItemVectorRecommender):
             self.alignment_log = train_by_validation(
                 self,
                 network,
-                CodesNextItem(split.train, tables, split.n_items, self.config, training, network),
+                self._codes_objective(split, tables, training),
                 split,
                 training,
                 checkpoints=checkpoints,
