@@ -48,13 +48,13 @@ from tesserec.recommenders.item_vectors import (
     Output,
     item_domains,
 )
-from tesserec.recommenders.next_item import EpochSteps, Part
+from tesserec.recommenders.next_item import Part
 from tesserec.recommenders.validation import train_by_validation
 from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.training.config import TrainingConfig
 from tesserec.training.devices import resolve_device
-from tesserec.training.loop import Objective, Step, TrainingLog
+from tesserec.training.loop import Objective, Step, Steps, TrainingLog
 from tesserec.training.saving import write_network
 from tesserec.training.seeds import seeded
 from tesserec.types import FloatArray, IntArray
@@ -243,7 +243,7 @@ class CodesNextItem(CatalogueNextItem):
         self.codes: IntArray = features[0].cpu().numpy()  # (N, L)
         self.items = network.items
 
-    def steps(self, epoch: int) -> EpochSteps:
+    def steps(self, epoch: int) -> Steps:
         if self.items.alignment is not None and self.config.alignment_plan == "soft":
             first, last = self.config.alignment_temperature, self.config.alignment_final_temperature
             way = epoch / max(self.config.alignment_epochs - 1, 1)
