@@ -66,6 +66,13 @@ EXPERIMENTS = {
         "UniSRec, pre-trained": Experiment(
             "unisrec-finetune", (*MINILM, "recommender.pretrained={joined}/unisrec-0"), published=".1188 / .0641"
         ),
+        "VQ-Rec": Experiment("vqrec", MINILM, published=".1104 / .0593"),
+        "VQ-Rec, the authors' codes": Experiment(
+            "vqrec",
+            ("tokenizer=file", "tokenizer.path={source}/vqrec_codes.npy", "tokenizer.uncoded=reserve"),
+            published=".1104 / .0593",
+        ),
+        "CCFRec": Experiment("ccfrec", MINILM),
         "Unified": Experiment("unified", MINILM),
         "TIGER, residual k-means": Experiment("tiger", (*MINILM, *CPU_TIGER, *SHORT), seeds=(0,)),
         "TIGER, RQ-VAE": Experiment("tiger", (*MINILM, "tokenizer=rqvae", *CPU_TIGER, *SHORT), (0,)),
