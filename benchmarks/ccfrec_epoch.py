@@ -16,7 +16,6 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 
@@ -26,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from machine import describe, matrix_peak
+from prefix_rows import fastest_step, padded_prefixes
 from tesserec.data import prepare
-from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split, leave_one_out
 from tesserec.recommenders.ccfrec import CCFRecConfig, CCFRecNetwork
 from tesserec.recommenders.item_vectors import CatalogueNextItem
@@ -232,7 +231,7 @@ def hide(rows: list[list[int]], random: np.random.Generator) -> tuple[Tensor, Te
 
 def their_epoch(split: Split, precision: str, options: argparse.Namespace) -> dict[str, float]:
     """Seconds of an epoch, from the fastest of so many steps after one to warm up."""
-    rows, lengths, targets = padded_prefixes(split.train)
+    rows, lengths, targets = padded_prefixes(split.train, LENGTH)
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
     texts, codes = features(split.n_items)
     texts = torch.cat([torch.zeros(1, *texts.shape[1:]), texts])
@@ -272,29 +271,9 @@ def their_epoch(split: Split, precision: str, options: argparse.Namespace) -> di
         loss.backward()
         optimizer.step()
 
-    before, seconds = held(), []
-    for number in range(options.steps + 1):
-        start = time.perf_counter()
-        step(number)
-        seconds.append(time.perf_counter() - start)
-    return {"seconds": min(seconds[1:]) * len(targets) / ROWS, "peak": held() - before}
-
-
-def padded_prefixes(train: Sequences) -> tuple[Tensor, Tensor, Tensor]:
-    """Every prefix as a row of 20 places, item rows counted from 1, padded with 0 on the right; lengths; next items."""
-    users, index = train.positions()
-    later = index > train.starts[users]
-    users, at = users[later], index[later]
-    starts = np.maximum(train.starts[users], at - LENGTH)
-    lengths = at - starts
-    places = np.arange(LENGTH)
-    real = places < lengths[:, None]
-    rows = np.where(real, train.values[np.where(real, starts[:, None] + places, 0)] + 1, 0)
-    return (
-        torch.from_numpy(rows.astype(np.int64)),
-        torch.from_numpy(lengths),
-        torch.from_numpy(train.values[at] + 1).long(),
-    )
+    before = held()
+    seconds = fastest_step(step, options.steps)
+    return {"seconds": seconds * len(targets) / ROWS, "peak": held() - before}
 
 
 if __name__ == "__main__":

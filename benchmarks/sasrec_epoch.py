@@ -9,23 +9,20 @@ whole, as `train` runs it: batches, clipping, optimiser, checks and log included
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from machine import describe, matrix_peak
+from prefix_rows import epoch_seconds
 from tesserec.data import prepare
-from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split, leave_one_out
 from tesserec.recommenders.item_table import ItemTableNetwork, NextItem
 from tesserec.recommenders.sasrec import SASRecConfig
 from tesserec.training.batching import windows
 from tesserec.training.config import TrainingConfig
-from tesserec.training.devices import autocast
 from tesserec.training.loop import train
 
 LENGTH, WIDTH, HEADS, LAYERS, ROWS = 50, 64, 2, 2, 2048
@@ -120,43 +117,8 @@ class PrefixSASRec(nn.Module):
 
 
 def their_epoch(split: Split, dtype: torch.dtype, n_steps: int) -> float:
-    """Seconds of an epoch, from the fastest of so many steps after one to warm up."""
-    rows, lengths, targets = padded_prefixes(split.train)
-    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
-    model = PrefixSASRec(split.n_items).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-
-    def step(number: int) -> None:
-        batch = order[number * ROWS : (number + 1) * ROWS]
-        with autocast(CPU, dtype):
-            loss = F.cross_entropy(model(rows[batch], lengths[batch]), targets[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    seconds = []
-    for number in range(n_steps + 1):
-        start = time.perf_counter()
-        step(number)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:]) * len(targets) / ROWS
-
-
-def padded_prefixes(train: Sequences) -> tuple[Tensor, Tensor, Tensor]:
-    """Every prefix as a row of 50 places, item rows counted from 1, padded with 0 on the right; lengths; next items."""
-    users, index = train.positions()
-    later = index > train.starts[users]
-    users, at = users[later], index[later]
-    starts = np.maximum(train.starts[users], at - LENGTH)
-    lengths = at - starts
-    places = np.arange(LENGTH)
-    real = places < lengths[:, None]
-    rows = np.where(real, train.values[np.where(real, starts[:, None] + places, 0)] + 1, 0)
-    return (
-        torch.from_numpy(rows.astype(np.int64)),
-        torch.from_numpy(lengths),
-        torch.from_numpy(train.values[at] + 1).long(),
-    )
+    """Seconds of an epoch, from the fastest of so many steps."""
+    return epoch_seconds(PrefixSASRec(split.n_items), split.train, dtype, length=LENGTH, n_rows=ROWS, n_steps=n_steps)
 
 
 if __name__ == "__main__":

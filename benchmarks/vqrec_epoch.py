@@ -16,7 +16,6 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from machine import describe, matrix_peak
-from sasrec_epoch import padded_prefixes
+from prefix_rows import epoch_seconds
 from tesserec.data import prepare
 from tesserec.data.splits import Split, leave_one_out
 from tesserec.recommenders.vqrec import CodesNextItem, VQRecConfig, VQRecNetwork
 from tesserec.training.batching import windows
 from tesserec.training.config import TrainingConfig
-from tesserec.training.devices import autocast
 from tesserec.training.loop import train
 
 LENGTH, WIDTH, FF_WIDTH, HEADS, LAYERS, LEVELS, CODES, USERS = 50, 300, 256, 2, 2, 32, 256, 256
@@ -179,26 +177,8 @@ class PrefixVQRec(nn.Module):
 
 
 def their_epoch(split: Split, dtype: torch.dtype, n_rows: int, n_steps: int) -> float:
-    """Seconds of an epoch, from the fastest of so many steps after one to warm up."""
-    rows, lengths, targets = padded_prefixes(split.train)
-    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
-    model = PrefixVQRec(split.n_items).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-
-    def step(number: int) -> None:
-        batch = order[number * n_rows : (number + 1) * n_rows]
-        with autocast(CPU, dtype):
-            loss = F.cross_entropy(model(rows[batch], lengths[batch]), targets[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    seconds = []
-    for number in range(n_steps + 1):
-        start = time.perf_counter()
-        step(number)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:]) * len(targets) / n_rows
+    """Seconds of an epoch, from the fastest of so many steps."""
+    return epoch_seconds(PrefixVQRec(split.n_items), split.train, dtype, length=LENGTH, n_rows=n_rows, n_steps=n_steps)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from torch.testing import assert_close
 from tesserec.data import Dataset
 from tesserec.data.catalogue import Catalogue
 from tesserec.data.sequences import Sequences
-from tesserec.data.splits import Split, leave_one_out
 from tesserec.errors import ConfigError, DataError
 from tesserec.functional.losses import sampled_softmax, softmax_cross_entropy
 from tesserec.pipeline import load_recipe, run
@@ -25,8 +24,9 @@ from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.training.config import TrainingConfig
 from tesserec.training.seeds import seeded
+from toy_circles import N_ITEMS, SPLIT
 
-N_ITEMS, SIZES = 30, (4, 4, 6, 6)
+SIZES = (4, 4, 6, 6)
 NAMES = ("title", "brand")
 SMALL = CCFRecConfig(
     width=16, n_layers=1, fusion_layers=2, dropout=0.0, fusion_dropout=0.0, max_length=12, masked_codes=0.0,
@@ -36,16 +36,6 @@ HIDING = replace(SMALL, masked_codes=0.5, alignment=0.3)
 BRIEF = TrainingConfig(device="cpu", precision="fp32", epochs=20, batch_size=32, learning_rate=0.01, seed=1)
 
 
-def circles(n_users: int = 120, step: int = 7) -> Split:
-    """Every item is followed by the one `step` places on."""
-    random = np.random.default_rng(0)
-    starts, lengths = random.integers(N_ITEMS, size=n_users), random.integers(4, 20, size=n_users)
-    rows = [((start + step * np.arange(n)) % N_ITEMS).tolist() for start, n in zip(starts, lengths, strict=True)]
-    items = pl.DataFrame({"item_id": [f"item-{row}" for row in range(N_ITEMS)]})
-    return leave_one_out(Dataset(items, tuple(f"user-{row}" for row in range(n_users)), Sequences.from_lists(rows)))
-
-
-SPLIT = circles()
 CATALOGUE = SPLIT.dataset.catalogue
 
 
