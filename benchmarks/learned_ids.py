@@ -6,9 +6,10 @@
     python benchmarks/learned_ids.py table scientific --source ../shared/data/scientific --runs runs/learned
 
 Every row is the LETTER tokenizer with the settings named: without both of its losses it is an RQ-VAE. All rows share
-the network, the released gradients, the number of steps, MiniLM texts and, per seed, the collaborative vectors. `ids`
-fits what is not there yet and `tiger` trains on it; `table` prints what is finished. Use of a level: codewords with
-items, of all; distinct: IDs / items; both before items that collide are told apart. TIGER reads the IDs after that.
+the network, the number of steps, MiniLM texts and, per seed, the collaborative vectors; all but those of "all
+commitments" have the released gradients. `ids` fits what is not there yet and `tiger` trains on it; `table` prints what
+is finished. Use of a level: codewords with items, of all; distinct: IDs / items; both before items that collide are
+told apart. TIGER reads the IDs after that.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from tesserec.tokenizers.letter import Letter, LetterConfig
 from tesserec.tokenizers.semantic_ids import SemanticIds
 
 NEITHER: dict[str, Any] = {"alpha": 0.0, "beta": 0.0}
+ALL_COMMITMENTS: dict[str, Any] = {"gradients": "paper"}  # that of every level reaches the encoder, not only the first
 ROWS: dict[str, dict[str, Any]] = {
     "RQ-VAE": NEITHER,
     "+ collaborative": {"beta": 0.0},
@@ -38,6 +40,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "+ both (LETTER)": {},
     "RQ-VAE, cosine": {**NEITHER, "distance": "cosine"},
     "RQ-VAE, mixed": {**NEITHER, "distance": "mixed"},
+    "RQ-VAE, all commitments": {**NEITHER, **ALL_COMMITMENTS},
+    "RQ-VAE, cosine, all commitments": {**NEITHER, **ALL_COMMITMENTS, "distance": "cosine"},
+    "RQ-VAE, mixed, all commitments": {**NEITHER, **ALL_COMMITMENTS, "distance": "mixed"},
 }
 STEPS = 2400  # of every tokenizer, in batches of 256 items
 SEEDS = (0, 1, 2)

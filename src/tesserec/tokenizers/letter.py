@@ -12,8 +12,9 @@ Differences from the paper:
 - All squared errors are means over dimensions and levels (`reduction = "mean"`), as in the released code, and the
   diversity loss is a mean over levels. The paper writes sums, but its weights only make sense so: against a sum over
   thousands of dimensions, alpha = 0.02 leaves nothing of the collaborative term. With `"sum"` all terms are sums.
-- Every level's commitment reaches the encoder (`gradients = "paper"`); in the released code only the first's does
-  (`"released"`).
+- Only the first level's commitment reaches the encoder (`gradients = "released"`), as in the released code. In the
+  paper's formula every level's does (`"paper"`); they hold the latents back, which the collaborative loss wants to
+  grow, and it stays where it began (docs/methods/letter.md).
 - Everything in which our RQ-VAE differs: standardised inputs, codebooks that start from plain k-means instead of a
   balanced one, which took ten minutes and ended at 51,200 items, unused codewords that are moved, fewer epochs of
   smaller batches and a smaller network by default (`letter-tiger-paper` has the published ones).
@@ -55,6 +56,7 @@ class LetterConfig(AutoencoderConfig):
     n_clusters: int = 10  # of each codebook; fewer for codebooks of less than 20, so that no codeword is alone
     recluster_every: int = 1  # epochs
     n_levels: int = 4
+    gradients: Literal["paper", "released"] = "released"
     reduction: Literal["sum", "mean"] = "mean"
     uniform: bool = True
     collisions: CollisionPolicy = "assignment"
