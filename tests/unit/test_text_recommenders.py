@@ -110,8 +110,10 @@ def test_an_unseen_item_gets_a_score_without_training(method):
     ids = SPLIT.dataset.catalogue.item_ids
     larger = model.with_items(embeddings=Embeddings(Catalogue([*ids, "new"]), np.vstack([VECTORS, VECTORS[3]])))
     history = [["item-12", "item-19", "item-26"]]  # item-3 is next
-    assert larger.recommend(history, k=1).ids() == model.recommend(history, k=1).ids() == [["item-3"]]
-    assert "new" in larger.recommend(history, k=4).ids()[0]
+    assert model.recommend(history, k=1).ids() == [["item-3"]]
+    best = larger.recommend(history, k=4).ids()[0]  # equal texts: equal scores up to rounding, but for ZESRec's offset
+    assert best[0] in ("item-3", "new")
+    assert {"item-3", "new"} <= set(best)
 
 
 @pytest.mark.parametrize("method", ["sasrec-text", "unisrec", "zesrec"])
@@ -366,5 +368,5 @@ def test_a_pre_training_on_joined_shops_is_fine_tuned_on_another(tmp_path: Path)
     for settings in ([], ["recommender.ids=true"], ["recommender.zero_shot=true"]):
         finished = run(load_recipe("unisrec-finetune", [*more, *settings]), tmp_path / "shop", tmp_path / "target")
         assert 0 <= finished.report.metrics["ndcg@10"] <= 1
-    with pytest.raises(ArtifactError, match=r"no folder runs/unisrec-pretrain. Check the path"):
+    with pytest.raises(ArtifactError, match=r"runs/unisrec-pretrain is no run and no recommender"):
         run(load_recipe("unisrec-finetune", more[:-1]), tmp_path / "shop", tmp_path / "other")
