@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from machine import describe, matrix_peak
-from prefix_rows import epoch_seconds
+from prefix_rows import PostNormEncoder, epoch_seconds
 from tesserec.data import prepare
 from tesserec.data.splits import Split, leave_one_out
 from tesserec.recommenders.item_table import ItemTableNetwork, NextItem
@@ -73,47 +73,19 @@ def our_epoch(split: Split, precision: str) -> float:
 # -- RecBole's way -----------------------------------------------------------------------------------------------------
 
 
-class PostNormBlock(nn.Module):
-    """x = norm(x + attention(x)); x = norm(x + feed_forward(x)), with dropout of the attention weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.q, self.k, self.v, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
-        self.wide, self.narrow = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
-        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH, eps=1e-12) for _ in range(2))
-        self.dropout = nn.Dropout(0.5)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        def heads(y: Tensor) -> Tensor:
-            return y.view(*y.shape[:2], HEADS, -1).transpose(1, 2)
-
-        scores = heads(self.q(x)) @ heads(self.k(x)).transpose(-1, -2) / (WIDTH // HEADS) ** 0.5 + mask
-        seen = self.dropout(scores.softmax(dim=-1)) @ heads(self.v(x))
-        x = self.norms[0](x + self.dropout(self.out(seen.transpose(1, 2).flatten(2))))
-        wide = self.wide(x)
-        wide = wide * 0.5 * (1.0 + torch.erf(wide / 2**0.5))  # RecBole spells GELU out, at the price of five operations
-        return self.norms[1](x + self.dropout(self.narrow(wide)))
-
-
 class PrefixSASRec(nn.Module):
-    """The state after the last item of each row."""
+    """Scores of all items after the last item of each row."""
 
     def __init__(self, n_items: int) -> None:
         super().__init__()
-        self.items, self.positions = nn.Embedding(n_items + 1, WIDTH, padding_idx=0), nn.Embedding(LENGTH, WIDTH)
-        self.norm, self.dropout = nn.LayerNorm(WIDTH, eps=1e-12), nn.Dropout(0.5)
-        self.blocks = nn.ModuleList(PostNormBlock() for _ in range(LAYERS))
+        self.items = nn.Embedding(n_items + 1, WIDTH, padding_idx=0)
+        self.encoder = PostNormEncoder(WIDTH, 4 * WIDTH, n_layers=LAYERS, n_heads=HEADS, length=LENGTH)
         for parameter in self.parameters():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.02)
 
     def forward(self, rows: Tensor, lengths: Tensor) -> Tensor:
-        visible = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril() & (rows > 0)[:, None, None, :]
-        mask = torch.where(visible, 0.0, -10000.0)
-        x = self.dropout(self.norm(self.items(rows) + self.positions(torch.arange(LENGTH).expand_as(rows))))
-        for block in self.blocks:
-            x = block(x, mask)
-        return x[torch.arange(len(rows)), lengths - 1] @ self.items.weight.T
+        return self.encoder(self.items(rows), rows, lengths) @ self.items.weight.T
 
 
 def their_epoch(split: Split, dtype: torch.dtype, n_steps: int) -> float:

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from machine import describe, matrix_peak
-from prefix_rows import epoch_seconds
+from prefix_rows import PostNormEncoder, epoch_seconds
 from tesserec.data import prepare
 from tesserec.data.splits import Split, leave_one_out
 from tesserec.recommenders.vqrec import CodesNextItem, VQRecConfig, VQRecNetwork
@@ -126,28 +126,6 @@ def our_epoch(split: Split, precision: str) -> float:
 # -- the reference's way -----------------------------------------------------------------------------------------------
 
 
-class PostNormBlock(nn.Module):
-    """x = norm(x + attention(x)); x = norm(x + feed_forward(x)), with dropout of the attention weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.q, self.k, self.v, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
-        self.wide, self.narrow = nn.Linear(WIDTH, FF_WIDTH), nn.Linear(FF_WIDTH, WIDTH)
-        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH, eps=1e-12) for _ in range(2))
-        self.dropout = nn.Dropout(0.5)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        def heads(y: Tensor) -> Tensor:
-            return y.view(*y.shape[:2], HEADS, -1).transpose(1, 2)
-
-        scores = heads(self.q(x)) @ heads(self.k(x)).transpose(-1, -2) / (WIDTH // HEADS) ** 0.5 + mask
-        seen = self.dropout(scores.softmax(dim=-1)) @ heads(self.v(x))
-        x = self.norms[0](x + self.dropout(self.out(seen.transpose(1, 2).flatten(2))))
-        wide = self.wide(x)
-        wide = wide * 0.5 * (1.0 + torch.erf(wide / 2**0.5))  # the reference spells GELU out
-        return self.norms[1](x + self.dropout(self.narrow(wide)))
-
-
 class PrefixVQRec(nn.Module):
     """Scores of all items after the last item of each row."""
 
@@ -157,21 +135,14 @@ class PrefixVQRec(nn.Module):
         super().__init__()
         self.register_buffer("codes", torch.cat([torch.zeros(1, LEVELS, dtype=torch.int64), 1 + random_codes(n_items)]))
         self.table = nn.Embedding(1 + LEVELS * CODES, WIDTH, padding_idx=0)
-        self.positions = nn.Embedding(LENGTH, WIDTH)
-        self.norm, self.dropout = nn.LayerNorm(WIDTH, eps=1e-12), nn.Dropout(0.5)
-        self.blocks = nn.ModuleList(PostNormBlock() for _ in range(LAYERS))
+        self.encoder = PostNormEncoder(WIDTH, FF_WIDTH, n_layers=LAYERS, n_heads=HEADS, length=LENGTH)
         for parameter in self.parameters():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.02)
 
     def forward(self, rows: Tensor, lengths: Tensor) -> Tensor:
-        visible = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril() & (rows > 0)[:, None, None, :]
-        mask = torch.where(visible, 0.0, -10000.0)
         items = self.table(self.codes[rows]).mean(dim=-2)  # (B, 50, 32, D) -> (B, 50, D)
-        x = self.dropout(self.norm(items + self.positions(torch.arange(LENGTH).expand_as(rows))))
-        for block in self.blocks:
-            x = block(x, mask)
-        state = F.normalize(x[torch.arange(len(rows)), lengths - 1], dim=-1)
+        state = F.normalize(self.encoder(items, rows, lengths), dim=-1)
         candidates = F.normalize(self.table(self.codes).mean(dim=-2), dim=-1)  # (N + 1, 32, D) -> (N + 1, D)
         return state @ candidates.T / TEMPERATURE
 

@@ -11,13 +11,18 @@ from tesserec.tokenizers.semantic_ids import SemanticIds
 N_ITEMS = 30
 
 
-def circles(n_users: int = 120, step: int = 7) -> Split:
+def circle_shop(n_users: int = 120, step: int = 7) -> Dataset:
     """Every item is followed by the one `step` places on."""
     random = np.random.default_rng(0)
     starts, lengths = random.integers(N_ITEMS, size=n_users), random.integers(4, 20, size=n_users)
     rows = [((start + step * np.arange(n)) % N_ITEMS).tolist() for start, n in zip(starts, lengths, strict=True)]
     items = pl.DataFrame({"item_id": [f"item-{row}" for row in range(N_ITEMS)]})
-    return leave_one_out(Dataset(items, tuple(f"user-{row}" for row in range(n_users)), Sequences.from_lists(rows)))
+    return Dataset(items, tuple(f"user-{row}" for row in range(n_users)), Sequences.from_lists(rows))
+
+
+def circles(n_users: int = 120, step: int = 7) -> Split:
+    """The shop, split."""
+    return leave_one_out(circle_shop(n_users, step))
 
 
 SPLIT = circles()

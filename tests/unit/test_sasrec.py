@@ -16,8 +16,8 @@ from tesserec.recommenders.next_item import next_items
 from tesserec.recommenders.sasrec import SASRec, SASRecConfig
 from tesserec.training.config import TrainingConfig
 from tesserec.training.seeds import seeded
+from toy_circles import N_ITEMS, circles
 
-N_ITEMS = 30
 SMALL = SASRecConfig(width=16, n_layers=2, n_heads=2, dropout=0.0, max_length=12)
 BRIEF = TrainingConfig(device="cpu", precision="fp32", epochs=30, batch_size=32, learning_rate=0.01, seed=1)
 
@@ -26,13 +26,6 @@ def split(sequences: list[list[int]], n_items: int = N_ITEMS) -> Split:
     items = pl.DataFrame({"item_id": [f"item-{row}" for row in range(n_items)]})
     users = tuple(f"user-{row}" for row in range(len(sequences)))
     return leave_one_out(Dataset(items, users, Sequences.from_lists(sequences)))
-
-
-def circles(n_users: int = 120, step: int = 7) -> Split:
-    """Every item is followed by the one `step` places on."""
-    random = np.random.default_rng(0)
-    starts, lengths = random.integers(N_ITEMS, size=n_users), random.integers(4, 20, size=n_users)
-    return split([((start + step * np.arange(n)) % N_ITEMS).tolist() for start, n in zip(starts, lengths, strict=True)])
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ from tesserec.recommenders.zesrec import ZESRec, ZESRecConfig
 from tesserec.text.embeddings import Embeddings
 from tesserec.training.config import TrainingConfig
 from tesserec.training.seeds import seeded
+from toy_circles import N_ITEMS, SPLIT, circle_shop
 
-N_ITEMS = 30
 SHAPE: dict[str, Any] = {"width": 16, "n_layers": 1, "dropout": 0.0, "max_length": 12}
 BRIEF = TrainingConfig(device="cpu", precision="fp32", epochs=30, batch_size=32, learning_rate=0.01, seed=1)
 METHODS: dict[str, tuple[type[ItemVectorRecommender], Any]] = {
@@ -47,16 +47,6 @@ METHODS: dict[str, tuple[type[ItemVectorRecommender], Any]] = {
 }
 
 
-def circles(n_users: int = 120, step: int = 7) -> Dataset:
-    """Every item is followed by the one `step` places on."""
-    random = np.random.default_rng(0)
-    starts, lengths = random.integers(N_ITEMS, size=n_users), random.integers(4, 20, size=n_users)
-    rows = [((start + step * np.arange(n)) % N_ITEMS).tolist() for start, n in zip(starts, lengths, strict=True)]
-    items = pl.DataFrame({"item_id": [f"item-{row}" for row in range(N_ITEMS)]})
-    return Dataset(items, tuple(f"user-{row}" for row in range(n_users)), Sequences.from_lists(rows))
-
-
-SPLIT = leave_one_out(circles())
 VECTORS = np.random.default_rng(1).normal(size=(N_ITEMS, 10)).astype(np.float32)
 TEXTS = Embeddings(SPLIT.dataset.catalogue, VECTORS)
 
@@ -149,7 +139,7 @@ def test_zero_shot_needs_weights_and_none_of_items(tmp_path: Path):
 def test_balanced_domains_need_a_column_and_train_as_many_sequences_of_each():
     with pytest.raises(ConfigError, match=r"domains is 'balanced', but the items have no column 'domain'. Join"):
         fitted("sasrec-text", domains="balanced")
-    large, small = circles(n_users=90), circles(n_users=10)
+    large, small = circle_shop(n_users=90), circle_shop(n_users=10)
     split = leave_one_out(join_datasets({"large": large, "small": small}))
     texts = Embeddings(split.dataset.catalogue, np.tile(VECTORS, (2, 1)))
     model = SASRecText(replace(METHODS["sasrec-text"][1], domains="balanced"), BRIEF, embeddings=texts)

@@ -26,7 +26,7 @@ from tesserec.recommenders.unified import (
 from tesserec.text.embeddings import Embeddings
 from tesserec.training.config import TrainingConfig
 from tesserec.training.seeds import seeded
-from toy_circles import N_ITEMS, SPLIT
+from toy_circles import N_ITEMS, SPLIT, Killed, Killer
 
 SMALL = UnifiedConfig(
     n_levels=2, codebook_size=8, latent_width=12, id_width=4, hidden=(24,), n_layers=1, dropout=0.0, max_length=12
@@ -232,26 +232,6 @@ def test_training_starts_from_another_model_of_the_method(tmp_path):
 def test_an_interrupted_training_ends_with_the_weights_of_a_whole_one(settings, tmp_path):
     config = replace(SMALL, dropout=0.3, **settings)
     whole = fitted(config, replace(BRIEF, epochs=4)).network.state_dict()
-
-    class Killed(BaseException):
-        pass
-
-    class Killer:
-        """Progress that kills the training in the middle of its second epoch."""
-
-        def say(self, message: str) -> None: ...
-
-        def task(self, label: str, total: int | None):
-            return self
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def advance(self, amount: int = 1, *, note: str = "") -> None:
-            if "epoch 2" in note:
-                raise Killed
 
     training = replace(BRIEF, epochs=4, checkpoint_seconds=0.0)
     with pytest.raises(Killed):

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from tesserec.artifacts import read_manifest
 from tesserec.config import build, to_dict
 from tesserec.data.catalogue import Catalogue
-from tesserec.data.dataset import Dataset
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
 from tesserec.errors import ArtifactError, ConfigError, DataError
@@ -227,14 +226,6 @@ class CatalogueNextItem(NextItemSteps):
         return self.features if len(items) == self.n_items else [table[items] for table in self.features]
 
 
-def item_domains(dataset: Dataset) -> IntArray | None:
-    """(N,) numbers of the items' domains, by the column `domain` of the item table; None without one."""
-    if "domain" not in dataset.items.columns:
-        return None
-    _, numbers = np.unique(dataset.items["domain"].cast(str).to_numpy(), return_inverse=True)
-    return numbers
-
-
 # -- recommender -------------------------------------------------------------------------------------------------------
 
 
@@ -325,10 +316,17 @@ class ItemVectorRecommender(ScoringRecommender):
         """Set what the network takes from the features of all items; not called when it starts from another model."""
 
     def _objective(self, split: Split, tables: Sequence[Tensor]) -> Objective:
-        domains = item_domains(split.dataset) if self.config.domains == "balanced" else None
         return self.objective_class(
-            split.train, tables, split.n_items, self.config, self.training, item_domains=domains
+            split.train, tables, split.n_items, self.config, self.training, item_domains=self._item_domains(split)
         )
+
+    def _item_domains(self, split: Split) -> IntArray | None:
+        """(N,) numbers of the items' domains, where training asks for them and the item table has a column `domain`."""
+        items = split.dataset.items
+        if self.config.domains == "natural" or "domain" not in items.columns:
+            return None
+        _, numbers = np.unique(items["domain"].cast(str).to_numpy(), return_inverse=True)
+        return numbers
 
     def _train(
         self, split: Split, tables: Sequence[Tensor], checkpoints: Path | None, progress: Progress

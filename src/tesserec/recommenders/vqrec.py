@@ -46,7 +46,6 @@ from tesserec.recommenders.item_vectors import (
     ItemVectorRecommender,
     ItemVectorSettings,
     Output,
-    item_domains,
 )
 from tesserec.recommenders.next_item import Part
 from tesserec.recommenders.validation import train_by_validation
@@ -346,7 +345,6 @@ class VQRec(ItemVectorRecommender):
         return self._codes_objective(split, tables, self.training)
 
     def _codes_objective(self, split: Split, tables: Sequence[Tensor], training: TrainingConfig) -> CodesNextItem:
-        domains = item_domains(split.dataset) if self.config.domains == "balanced" else None
         return CodesNextItem(
             split.train,
             tables,
@@ -354,7 +352,7 @@ class VQRec(ItemVectorRecommender):
             self.config,
             training,
             network=self._fitted_network,
-            item_domains=domains,
+            item_domains=self._item_domains(split),
         )
 
     def _train(
@@ -420,8 +418,6 @@ class VQRec(ItemVectorRecommender):
         """Items with equal codes have exactly equal scores."""
         scores = super().score(histories)
         return scores if self._of_id is None else scores[:, self._of_id]
-
-    def _check_new_items(self, semantic_ids: SemanticIds) -> None: ...
 
     def with_items(self, *, embeddings: Embeddings | None = None, semantic_ids: SemanticIds | None = None) -> Self:
         """As for all item vectors.

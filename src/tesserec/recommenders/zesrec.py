@@ -99,22 +99,22 @@ class ZESRec(ItemVectorRecommender):
         return ZESRecNetwork(n_items, self.feature_shapes["embeddings"][0], self.config)
 
     def _begin(self, tables: Sequence[Tensor]) -> None:
-        standardize_by(self._network, tables[0])
+        standardize_by(self._fitted_network, tables[0])
 
     def _item_rows(self) -> set[str]:
         return {"items.offsets.weight"} if self.config.has_offsets else set()
 
     def _keep_rows(self, rows: IntArray) -> None:
         """Known items keep their offsets, new ones have the prior's mean, 0."""
-        offsets = self._network.items.offsets
+        offsets = self._fitted_network.items.offsets
         if offsets is None:
             return
         kept = torch.from_numpy(rows).to(offsets.weight.device)
         table = F.pad(offsets.weight.detach(), (0, 0, 0, 1))[kept]  # row -1 is 0
-        self.network = copy.deepcopy(self._network)
+        self.network = copy.deepcopy(self._fitted_network)
         self.network.items.offsets = nn.Embedding(len(table), self.config.width, device=table.device)
         self.network.items.offsets.load_state_dict({"weight": table})
 
     @property
-    def _network(self) -> ZESRecNetwork:
+    def _fitted_network(self) -> ZESRecNetwork:
         return self._fitted(self.network)
