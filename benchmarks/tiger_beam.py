@@ -23,7 +23,7 @@ from tesserec.data.sequences import Sequences
 from tesserec.data.splits import leave_one_out
 from tesserec.functional.beam import beam_search
 from tesserec.networks.t5_weights import from_hugging_face
-from tesserec.recommenders.tiger import START, Batch, Decoder, Tiger, TigerConfig, TigerNetwork, Vocabulary
+from tesserec.recommenders.tiger import START, Batch, Tiger, TigerConfig, TigerDecoder, TigerNetwork, Vocabulary
 from tesserec.tokenizers.semantic_ids import SemanticIds
 
 BEAMS, END, HISTORY = 20, 1, 20
@@ -152,7 +152,7 @@ class Engine:
         codes = np.zeros((len(histories), BEAMS, self.index.n_levels), dtype=np.int64)
         scores = np.zeros((len(histories), BEAMS), dtype=np.float32)
         for rows, batches in self.tiger.decoding_batches(histories):
-            decoder = Decoder(self.network, [self.shifted(batch) for batch in batches])
+            decoder = TigerDecoder(self.network, [self.shifted(batch) for batch in batches])
             result = beam_search(decoder.step, self.index, beam_width=BEAMS)
             codes[rows], scores[rows] = result.codes.numpy(), result.scores.numpy()
         return codes, scores

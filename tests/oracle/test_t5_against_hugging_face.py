@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from tesserec.networks.t5 import T5, T5Config
 from tesserec.networks.t5_weights import from_hugging_face
-from tesserec.recommenders.tiger import START, Batch, Decoder, TigerNetwork, Vocabulary
+from tesserec.recommenders.tiger import START, Batch, TigerDecoder, TigerNetwork, Vocabulary
 
 SIZES = T5Config(width=16, ff_width=32, n_layers=2, n_heads=3, head_width=8, dropout=0.1)
 N_TOKENS, CODEBOOK_SIZES = 40, (6, 5, 4)
@@ -75,7 +75,7 @@ def test_extending_hypotheses_gives_the_states_of_whole_chains(ours, batch):
     """Two hypotheses per user, which change places at every step."""
     chains = torch.stack([batch.targets, (batch.targets + 1) % torch.tensor(CODEBOOK_SIZES)], dim=1)  # (B, 2, L)
     swap = torch.tensor([[1, 0]]).expand(3, 2)
-    decoder = Decoder(ours, [batch])
+    decoder = TigerDecoder(ours, [batch])
     with torch.no_grad():
         states = ours.t5.decode(ours.chains(chains[:, :, :-1]), decoder.memory)
         expected = [ours.log_probs(states[:, :, level], level) for level in range(3)]

@@ -17,10 +17,10 @@ from tesserec.errors import ConfigError, DataError
 from tesserec.recommenders.tiger import (
     LENGTHS,
     START,
-    Decoder,
     Samples,
     Tiger,
     TigerConfig,
+    TigerDecoder,
     TigerObjective,
     user_bucket,
 )
@@ -254,7 +254,7 @@ def test_the_temperature_divides_logits_in_training_and_in_every_score_alike(dat
     scores = {}
     for name, tiger in (("plain", plain), ("cold", cold)):
         tiger.network.eval()
-        decoder = Decoder(tiger.network, [batch])
+        decoder = TigerDecoder(tiger.network, [batch])
         prefixes = torch.zeros(1, 0, dtype=torch.int64)
         first_level = decoder.node_log_probs(0, prefixes)[:, 0]
         second = torch.stack([decoder.node_log_probs(1, codes[row : row + 1, :1])[row, 0] for row in range(2)])

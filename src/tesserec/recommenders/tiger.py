@@ -30,15 +30,12 @@ from torch.nn import functional as F
 from tesserec.artifacts import fingerprint_bytes
 from tesserec.config import build, to_dict
 from tesserec.data.sequences import Sequences
-from tesserec.data.splits import Cases, Split
+from tesserec.data.splits import Split
 from tesserec.errors import ConfigError, DataError
-from tesserec.functional.beam import BeamResult, beam_search, expand, rank_targets
-from tesserec.functional.exact import exact_scores
 from tesserec.functional.losses import log_normalizer
-from tesserec.functional.trie import ConstraintIndex, ItemSets, Restriction
 from tesserec.networks.t5 import T5, Memory, Past, T5Config
-from tesserec.progress import SILENT, Progress
-from tesserec.recommenders.base import Candidates, Ranks, Recommendations, Recommender, blocks, top_k
+from tesserec.progress import Progress
+from tesserec.recommenders.generative import GenerativeRecommender
 from tesserec.recommenders.validation import train_by_validation
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.training.batching import parts_by_length
@@ -159,8 +156,8 @@ class TigerNetwork(nn.Module):
         return states * (1 / math.sqrt(states.shape[-1]))
 
 
-class Decoder:
-    """A user batch that is being decoded: the model's side of `beam_search` and `exact_scores`."""
+class TigerDecoder:
+    """A batch of users whose histories are encoded (a `Decoder`)."""
 
     def __init__(self, network: TigerNetwork, batches: Sequence[Batch]) -> None:
         """The users of all batches, in their order."""
@@ -252,14 +249,12 @@ class _EpochSteps(Sequence[Step]):
         return self.objective.step(rows, seed_of(self.objective.seed, int(rows[0]), index))
 
 
-class Tiger(Recommender):
+class Tiger(GenerativeRecommender):
     """Generative retrieval over any semantic IDs."""
 
     method = "tiger"
     config_class = TigerConfig
     is_trained = True
-    is_generative = True
-    needs_semantic_ids = True
 
     def __init__(
         self,
@@ -268,24 +263,19 @@ class Tiger(Recommender):
         training: TrainingConfig | None = None,
     ) -> None:
         config, training = config or TigerConfig(), training or TrainingConfig()
-        super().__init__(config)
-        self.semantic_ids, self.training = semantic_ids, training
+        super().__init__(config, semantic_ids)
+        self.training = training
         self.vocabulary = Vocabulary(semantic_ids.codebook_sizes, config.user_buckets + 1 if config.user_buckets else 0)
         with seeded(training.seed):
             self.network = TigerNetwork(config, self.vocabulary, config.output, config.temperature)
         self.log = TrainingLog()
-        self.beam_width, self.exact = config.beam_width, False  # how items are ranked; may be changed at any time
         self._user_bucket: IntArray = np.zeros(0, dtype=np.int64)  # (U,) of the users of the training data
         self._item_tokens = semantic_ids.codes + np.array(self.vocabulary.offsets)  # (N, L)
 
     # -- fitting ---------------------------------------------------------------------------------------------------
 
     def _fit(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
-        if split.dataset.catalogue.fingerprint != self.semantic_ids.catalogue.fingerprint:
-            raise ConfigError(
-                f"The semantic IDs describe {len(self.semantic_ids.catalogue)} items, the data set has {split.n_items} "
-                "(or the same in another order). Make the IDs from the embeddings of this data set."
-            )
+        self.require_own_ids(split)
         if self.config.user_buckets:
             self._user_bucket = np.array(
                 [user_bucket(user, self.config.user_buckets) for user in split.dataset.user_ids]
@@ -362,89 +352,17 @@ class Tiger(Recommender):
     # -- answering -------------------------------------------------------------------------------------------------
 
     @property
-    def ranking(self) -> str:
-        return "exact, every semantic ID scored" if self.exact else f"beam of {self.beam_width}, constrained"
-
-    @property
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.network.parameters())
 
-    def _recommend(self, histories: Sequences, k: int, candidates: Candidates) -> Recommendations:
-        items = np.full((len(histories), k), -1, dtype=np.int64)
-        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        for rows, decoder, restriction, index in self._decoders(histories, None, candidates):
-            if self.exact:
-                every = exact_scores(decoder.node_log_probs, index).cpu().numpy()
-                _mask(candidates, rows, every)
-                items[rows], scores[rows] = top_k(every, k)
-            else:
-                result = self._search(decoder, index, restriction, max(self.beam_width, k))
-                best, values = expand(result, index, k, restriction=restriction)
-                items[rows], scores[rows] = best.cpu().numpy(), values.cpu().numpy()
-        return Recommendations(self.fitted_catalogue, items, scores)
+    @property
+    def device(self) -> torch.device:
+        return self.network.offsets.device
 
-    def rank(self, cases: Cases, *, exclude_seen: bool = False, progress: Progress = SILENT) -> Ranks:
-        found, exact = np.zeros((2, len(cases)), dtype=np.bool_)
-        ahead, tied, id_rank = np.zeros((3, len(cases)), dtype=np.int64)
-        with progress.task("ranking", len(cases)) as task:
-            for block in blocks(len(cases)):
-                part = cases.take(np.arange(len(cases))[block])
-                candidates = Candidates(denied=part.histories if exclude_seen else None)
-                users = self.user_tokens(part.users)
-                for rows, decoder, restriction, index in self._decoders(part.histories, users, candidates):
-                    at = block.start + rows
-                    if self.exact:
-                        every = exact_scores(decoder.node_log_probs, index).cpu().numpy()
-                        _mask(candidates, rows, every)
-                        found[at], ahead[at], tied[at], id_rank[at] = self._exact_ranks(every, part.targets[rows])
-                        exact[at] = True
-                    else:
-                        result = self._search(decoder, index, restriction, self.beam_width)
-                        targets = torch.from_numpy(part.targets[rows]).to(index.device)
-                        ranks = rank_targets(result, index, targets, restriction=restriction)
-                        found[at], ahead[at] = ranks.found.cpu().numpy(), ranks.ahead.cpu().numpy()
-                        tied[at], id_rank[at] = ranks.tied.cpu().numpy(), ranks.id_rank.cpu().numpy()
-                        exact[at] = result.exact.cpu().numpy()
-                    task.advance(len(rows))
-        return Ranks(found, ahead, np.maximum(tied, 1), id_rank, exact)
-
-    def _exact_ranks(self, scores: Any, targets: IntArray) -> tuple[Any, Any, Any, Any]:
-        """Found, ahead, tied, place of the ID (equal scores in the order of codes, as in beams) from scores (B, N)."""
-        ids = self.semantic_ids
-        target, target_id = scores[np.arange(len(scores)), targets][:, None], ids.group_of_item[targets][:, None]
-        by_id = np.argsort(ids.group_of_item, kind="stable")
-        firsts = np.cumsum(ids.group_sizes) - ids.group_sizes
-        best = np.maximum.reduceat(scores[:, by_id], firsts, axis=1)  # (B, distinct IDs), -inf where no item is open
-        before = (best > target) | ((best == target) & (np.arange(len(firsts)) < target_id))
-        found = np.isfinite(target[:, 0])
-        return found, (scores > target).sum(axis=1), (scores == target).sum(axis=1), before.sum(axis=1) + 1
-
-    def _search(
-        self, decoder: Decoder, index: ConstraintIndex, restriction: Restriction | None, beam_width: int
-    ) -> BeamResult:
-        return beam_search(decoder.step, index, beam_width=beam_width, restriction=restriction)
-
-    @torch.inference_mode()
-    def _decoders(
-        self, histories: Sequences, users: IntArray | None, candidates: Candidates
-    ) -> Iterator[tuple[IntArray, Decoder, Restriction | None, ConstraintIndex]]:
-        """The histories in batches of similar length, encoded: (rows, decoder, what they may get, index)."""
-        device = self.network.offsets.device
-        index = self.semantic_ids.trie().to(device)
+    def decoders(self, histories: Sequences, users: IntArray | None) -> Iterator[tuple[IntArray, TigerDecoder]]:
         self.network.eval()
-        shared: ItemSets | None = None
-        if candidates.allowed is not None and candidates.allowed.ndim == 1:
-            shared = index.item_sets(candidates.allowed)
-        for rows, batches in self.decoding_batches(histories, users):
-            restriction = None
-            if candidates.allowed is not None:
-                restriction = index.restrict(shared if shared else index.item_sets(candidates.allowed[rows]))
-            if candidates.denied is not None:
-                denied_rows, places = candidates.denied.take(rows).positions()
-                items = candidates.denied.values[places].astype(np.int64)
-                pairs = torch.from_numpy(denied_rows).to(device), torch.from_numpy(items).to(device)
-                restriction = (restriction or index.restrict()).deny(*pairs)
-            yield rows, Decoder(self.network, [to_device(batch, device) for batch in batches]), restriction, index
+        for rows, batches in self.decoding_batches(histories, self.user_tokens(users)):
+            yield rows, TigerDecoder(self.network, [to_device(batch, self.device) for batch in batches])
 
     def decoding_batches(
         self, histories: Sequences, users: IntArray | None = None
@@ -481,9 +399,6 @@ class Tiger(Recommender):
     def _extra_config(self) -> dict[str, Any]:
         return {"training": to_dict(self.training), "codebook_sizes": list(self.semantic_ids.codebook_sizes)}
 
-    def _extra_sources(self) -> dict[str, str]:
-        return {"semantic_ids": self.semantic_ids.fingerprint}
-
     def _write(self, folder: Path) -> None:
         write_network(folder, self.network, self.log)
         self.semantic_ids.save(folder / "semantic_ids")
@@ -493,12 +408,6 @@ class Tiger(Recommender):
         self.log = read_network(folder, self.network)
         self.network.to(resolve_device())
         self._user_bucket = np.load(folder / "user_buckets.npy")
-
-
-def _mask(candidates: Candidates, rows: IntArray, scores: Any) -> None:
-    allowed = candidates.allowed
-    part = allowed[rows] if allowed is not None and allowed.ndim == 2 else allowed
-    Candidates(part, candidates.denied.take(rows) if candidates.denied is not None else None).mask(scores)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
