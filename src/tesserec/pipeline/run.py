@@ -296,11 +296,15 @@ def _name_items(tokenizer: Path, embedded: str, stages: "_Stages") -> SemanticId
 
 
 def _content(path: PathLike) -> str | None:
-    """Fingerprint of a file, an artefact or a run that a setting names; None if it names none."""
+    """Fingerprint of a file, a run, an artefact or another folder that a setting names; None if it names none."""
+    if not str(path):
+        return None
     if (Path(path) / RUN).is_file():
         return fingerprint_json(_read_about(Path(path))["stages"])
     if (Path(path) / MANIFEST).is_file():
         return read_manifest(path).fingerprint
+    if Path(path).is_dir():
+        return fingerprint_folder(Path(path))
     return fingerprint_bytes(Path(path).read_bytes()) if Path(path).is_file() else None
 
 

@@ -25,6 +25,7 @@ RECOMMENDERS = {
     "sasrec": "tesserec.recommenders.sasrec:SASRec",
     "sasrec-text": "tesserec.recommenders.sasrec_text:SASRecText",
     "bert4rec": "tesserec.recommenders.bert4rec:BERT4Rec",
+    "lcrec": "tesserec.recommenders.lcrec:LCRec",
     "tiger": "tesserec.recommenders.tiger:Tiger",
     "ccfrec": "tesserec.recommenders.ccfrec:CCFRec",
     "unified": "tesserec.recommenders.unified:Unified",

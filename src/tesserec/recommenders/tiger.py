@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from tesserec.artifacts import fingerprint_bytes
 from tesserec.config import build, to_dict
+from tesserec.data.samples import Samples
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
 from tesserec.errors import ConfigError, DataError
@@ -180,25 +181,6 @@ class TigerDecoder:
         """All nodes of a level at once; see `tesserec.functional.exact.NodeLogProbs`."""
         chains = self.network.chains(prefixes[None].expand(self.n_users, -1, -1))
         return self.network.log_probs(self.network.t5.decode(chains, self.memory)[:, :, -1], level)
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Every (history, next item) pair of the training part, as places in its values array."""
-
-    values: IntArray  # (E,) item rows
-    starts: IntArray  # (S,) where the sample's user starts
-    targets: IntArray  # (S,) where the next item stands; the history is all before it
-    users: IntArray  # (S,) row of the user
-
-    @classmethod
-    def of(cls, train: Sequences) -> Self:
-        users, index = train.positions()
-        later = index > train.starts[users]
-        users, index = users[later], index[later]
-        if not len(users):
-            raise DataError("No user has two items to train on. Prepare the data with a larger k-core.")
-        return cls(train.values, train.starts[users], index, users)
 
 
 class TigerObjective:

@@ -4,12 +4,11 @@ Each function loads a model and returns what turns a batch of texts into vectors
 `encode_items` does, when asked to.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tesserec.errors import ConfigError, MissingDependencyError
+from tesserec.hugging_face import no_bars
 from tesserec.text.batches import EncodeBatch
 from tesserec.types import FloatArray
 
@@ -47,7 +46,7 @@ def load_sentence_transformer(model: str, config: "TextConfig") -> EncodeBatch:
             "sentence-transformers", extra="text", purpose=f"The encoder {config.encoder!r}"
         ) from None
     try:
-        with _no_bars():
+        with no_bars():
             network = SentenceTransformer(
                 model, device=str(_device(config.device)), model_kwargs={"dtype": _dtype(config.precision)}
             )
@@ -77,7 +76,7 @@ def load_huggingface(model: str, config: "TextConfig") -> EncodeBatch:
     except ImportError:
         raise MissingDependencyError("transformers", extra="text", purpose="The encoder 'huggingface'") from None
     try:
-        with _no_bars():
+        with no_bars():
             tokenizer = AutoTokenizer.from_pretrained(model)
             network = AutoModel.from_pretrained(model, dtype=_dtype(config.precision))
     except (OSError, ValueError) as error:
@@ -109,20 +108,6 @@ def mean_pool(hidden: "Tensor", mask: "Tensor") -> "Tensor":
     """Mean over a text's own tokens: (B, T, D) and a 0/1 mask (B, T) -> (B, D)."""
     weights = mask[:, :, None].to(hidden.dtype)
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Keep transformers from drawing its own progress bars over ours."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _is_causal(network: Any) -> bool:

@@ -1,0 +1,1 @@
+"""Language models that read and write semantic IDs: vocabulary, prompts, tasks, loss and decoding."""
