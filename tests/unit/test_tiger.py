@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from tesserec.data.dataset import Dataset
+from tesserec.data.samples import Samples
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Cases, leave_one_out
 from tesserec.errors import ConfigError, DataError
-from tesserec.data.samples import Samples
 from tesserec.recommenders.tiger import (
     LENGTHS,
     START,

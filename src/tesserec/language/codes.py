@@ -104,7 +104,9 @@ def text_means(table: Tensor, words: Sequence[IntArray], codes: IntArray, codebo
         (K_0 + ... + K_{L-1}, D); codes without an item get the mean over all items.
     """
     table = table.float()
-    of_item = torch.stack([table[torch.from_numpy(one)].mean(dim=0) if len(one) else table.mean(dim=0) for one in words])
+    of_item = torch.stack(
+        [table[torch.from_numpy(one)].mean(dim=0) if len(one) else table.mean(dim=0) for one in words]
+    )
     means = list[Tensor]()
     for level, size in enumerate(codebook_sizes):
         code = torch.from_numpy(codes[:, level])

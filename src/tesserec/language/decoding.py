@@ -63,13 +63,13 @@ class PromptDecoder:
         chain = (node[:, None] == node) & (depth[:, None] >= depth)  # (n * level, n * level)
         n_users = max(1, MASK_ENTRIES // (chain.shape[0] * (chain.shape[1] + self.real.shape[1])))
         parts = list[Tensor]()
-        for users in torch.arange(len(self.lengths), device=tokens.device).split(n_users):
+        for users in torch.split(torch.arange(len(self.lengths), device=tokens.device), n_users):
             real = self.real[users, None].expand(-1, len(node), -1)
             visible = torch.cat([real, chain.expand(len(users), -1, -1)], dim=2)
             cache = _cache([(keys[users], values[users]) for keys, values in self.prompt])
             positions = self.lengths[users, None] + depth
             states = self._extend(tokens.flatten().expand(len(users), -1), positions, visible, cache)
-            last = states.unflatten(1, (n_nodes, level))[:, :, -1]
+            last = states.view(len(users), n_nodes, level, -1)[:, :, -1]
             parts.append(self.model.log_probs(last, level))
         return torch.cat(parts)
 

@@ -3,8 +3,8 @@
 LC-Rec asks a large language model for both. Where no such texts are at hand they are made by a rule, and whoever reads
 a result is told so (`Interests.source`):
 
-- An item's **key words** are the words of its description, not of its title, that are rare in the catalogue and frequent in it
-  (the largest tf-idf). From a review, if there is one, as from the description.
+- An item's **key words** are the words of its description, not of its title, that are frequent in it and rare in the
+  catalogue (the largest tf-idf). What a review says counts as part of the description.
 - A user's **query** for an item is a draw of its key words.
 - A user's **preference** is the key words with the largest sum over the items of the history.
 """
@@ -25,6 +25,7 @@ from tesserec.types import IntArray
 N_WORDS = 8  # key words of an item,
 QUERY_WORDS = (2, 4)  # of which a query has so few to so many,
 PREFERENCE_WORDS = 5  # and a preference so many
+WORD = r"(?u)\b[^\W\d_]{3,}\b"  # three letters or more
 Weighted = list[tuple[str, float]]
 
 
@@ -36,7 +37,7 @@ class Interests:
         source: where they are from, in words for the report.
         preferences: user id -> texts of what the user likes, from a file.
         queries: user id -> texts of what the user looked for when taking the last training item, from a file.
-        key_words: N lists of (word, weight), the weightiest first; of a file's users only those without a text need them.
+        key_words: N lists of (word, weight), the weightiest first, for users without a text.
     """
 
     source: str
@@ -64,7 +65,9 @@ class Interests:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise DataError(f"recommender.interests: {path} cannot be read as JSON ({error}). Check the path.") from None
+            raise DataError(
+                f"recommender.interests: {path} cannot be read as JSON ({error}). Check the path."
+            ) from None
         try:
             preferences, queries = _released(content) if "user_explicit_preference" in content else _plain(content)
         except (AttributeError, KeyError, TypeError, ValueError):
@@ -96,7 +99,7 @@ def key_words(texts: ItemTexts, reviews: Mapping[int, str]) -> list[Weighted]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     documents = [f"{text} {reviews.get(item, '')}" for item, text in enumerate(texts.descriptions)]
-    vectorizer = TfidfVectorizer(sublinear_tf=True, stop_words="english", token_pattern=r"(?u)\b[^\W\d_]{3,}\b", min_df=2)
+    vectorizer = TfidfVectorizer(sublinear_tf=True, stop_words="english", token_pattern=WORD, min_df=2)
     try:
         table = vectorizer.fit_transform(documents).tocsr()
     except ValueError:  # no word occurs twice

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tesserec.errors import ArtifactError, ConfigError
+from tesserec.errors import ConfigError
 from tesserec.functional.losses import log_normalizer, softmax_cross_entropy
 from tesserec.hugging_face import no_bars, require_peft, require_transformers
 from tesserec.language.codes import CodeTokens, initialise_rows, text_means
@@ -53,7 +53,9 @@ class TextBatch:
     labels: Tensor  # (n,) int64 the next token
 
     def to(self, device: torch.device) -> "TextBatch":
-        return TextBatch(*(getattr(self, name).to(device) for name in ("tokens", "lengths", "rows", "places", "labels")))
+        return TextBatch(
+            *(getattr(self, name).to(device) for name in ("tokens", "lengths", "rows", "places", "labels"))
+        )
 
 
 class LanguageModel(nn.Module):
@@ -132,8 +134,8 @@ class LanguageModel(nn.Module):
         self.causal.train(training)
         if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
             raise ConfigError(
-                f"{type(self.causal).__name__} changes its logits after the output product (by a cap or a factor), which "
-                "is not supported. Use a model of the Llama or Qwen kind."
+                f"{type(self.causal).__name__} changes its logits after the output product (by a cap or a factor), "
+                "which is not supported. Use a model of the Llama or Qwen kind."
             )
 
     # -- saving ----------------------------------------------------------------------------------------------------
@@ -183,7 +185,9 @@ def begin_language_model(
         means = None
         if item_words is not None:
             words = [tokenizer(text, add_special_tokens=False).input_ids for text in item_words[0]]
-            means = text_means(table.detach(), [torch.tensor(one).numpy() for one in words], item_words[1], codebook_sizes)
+            means = text_means(
+                table.detach(), [torch.tensor(one).numpy() for one in words], item_words[1], codebook_sizes
+            )
         initialise_rows(table, n_old, codes.all, means, seed_of(seed, number))
     if checkpointing:
         causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -221,6 +225,10 @@ def _load(source: str, *, tokenizer_source: str | None = None) -> tuple[Any, Any
     folder = Path(source)
     if folder.is_dir():
         _require_model_files(folder, tokenizer=tokenizer_source is None)
+    elif folder.is_absolute() or source.startswith("."):
+        raise ConfigError(
+            f"recommender.model: there is no folder {source}. Check the path, or put the model back there."
+        )
     try:
         with no_bars():
             tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_source or source)
@@ -232,8 +240,8 @@ def _load(source: str, *, tokenizer_source: str | None = None) -> tuple[Any, Any
         kind = "folder" if folder.exists() else "model name"
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(
-            f"recommender.model: the {kind} {source!r} cannot be loaded ({reason}). Give the folder of a causal language "
-            "model, a model's name while there is a network, or 'new' for a small one made from the items' texts."
+            f"recommender.model: the {kind} {source!r} cannot be loaded ({reason}). Give the folder of a causal "
+            "language model, a model's name while there is a network, or 'new' for a small one made from item texts."
         ) from None
     return tokenizer, causal
 
@@ -249,8 +257,8 @@ def _require_model_files(folder: Path, *, tokenizer: bool) -> None:
     missing = [what for what, patterns in needed.items() if not any(any(folder.glob(name)) for name in patterns)]
     if missing:
         raise ConfigError(
-            f"The model folder {folder} has no {' and no '.join(missing)}. Copy all files of the model there, or make a "
-            "small one with `tesserec lm new`."
+            f"The model folder {folder} has no {' and no '.join(missing)}. Copy all files of the model there, or make "
+            "a small one with `tesserec lm new`."
         )
 
 
@@ -287,12 +295,3 @@ def _adapt(causal: Any, codes: CodeTokens, config: AdapterConfig, seed: int) -> 
             f"recommender.adapters.targets: {', '.join(config.targets)} do not fit {type(causal).__name__} "
             f"({str(error).splitlines()[0]}). Name linear layers of this model."
         ) from None
-
-
-def require_present_base(base: str) -> None:
-    """Refuse a folder that is gone; a name is looked for when it is loaded."""
-    if ("/" in base or base.startswith(".")) and Path(base).is_absolute() and not Path(base).is_dir():
-        raise ArtifactError(
-            f"The adapters of this recommender belong to the model in {base}, which is not there any more. Put it back, "
-            "or train again."
-        )

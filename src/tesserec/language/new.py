@@ -51,9 +51,7 @@ class NewModelConfig:
             )
 
 
-def new_model(
-    texts: Sequence[str], folder: PathLike, config: NewModelConfig | None = None, *, seed: int = 0
-) -> None:
+def new_model(texts: Sequence[str], folder: PathLike, config: NewModelConfig | None = None, *, seed: int = 0) -> None:
     """Train a tokenizer on the texts and write it with an untrained causal language model into a folder.
 
     Args:

@@ -93,11 +93,9 @@ class TaskRows:
         return builder.sample(task, usable[int(random.integers(len(usable)))], facts)
 
     def _facts(self, row: int, random: np.random.Generator) -> tuple[str, Facts]:
-        for task, rows in zip(self.tasks, self.rows):
-            if row < len(rows):
-                break
-            row -= len(rows)
-        source = int(rows[row])
+        starts = np.cumsum([0, *map(len, self.rows)])
+        number = int(np.searchsorted(starts, row, side="right")) - 1
+        task, source = self.tasks[number], int(self.rows[number][row - starts[number]])
         if task in ("item2index", "index2item"):
             return task, Facts(item=source)
         pairs = self.pairs

@@ -4,17 +4,17 @@ Every code becomes a word. The model learns to continue a user's list of IDs, an
 mean, to name an item from its text, to write an item's text from its ID, and more; it recommends by beam search over
 the codes inside the catalogue's trie. A temperature below 1 is LETTER's ranking-guided generation loss.
 
-Paper: Zheng et al., "Adapting Large Language Models by Integrating Collaborative Semantics for Recommendation", ICDE 2024
-(arXiv 2311.09049). The semantic IDs of the paper are an RQ-VAE with uniform mapping of the last level: tokenizer
+Paper: Zheng et al., "Adapting Large Language Models by Integrating Collaborative Semantics for Recommendation", ICDE
+2024 (arXiv 2311.09049). The semantic IDs of the paper are an RQ-VAE with uniform mapping of the last level: tokenizer
 `rqvae` with `collisions = "sinkhorn"`, or `"assignment"`, which needs fewer changes for the same end.
 
 Differences from the paper and its released code:
-- Decoding follows the trie of the catalogue. The released code allows every code of the level, so that tuples that name no
-  item take places in the beam.
+- Decoding follows the trie of the catalogue. The released code allows every code of the level, so that tuples that
+  name no item take places in the beam.
 - The loss covers the answers alone, padding and requests never (there, a flag).
 - Prompt and answer are split into tokens apart and joined, so that where the answer begins is exact; a long history
-  is shortened and never the answer. The test prompt is one template, the same in validation, test and serving; the paper
-  reports the mean of the metrics of all templates.
+  is shortened and never the answer. The test prompt is one template, the same in validation, test and serving; the
+  paper reports the mean of the metrics of all templates.
 - All codes of all levels are words, also those that no item has yet; their rows start as spread as the others'.
 - Wishes and likings come from a file or from the texts of items by a rule (`tesserec.language.interests`), not from a
   commercial language model; the report says which.
@@ -103,8 +103,8 @@ class LCRecConfig:
             raise ConfigError(f"template is {self.template}. Use 0 to {len(TASKS['seqrec']) - 1}.")
         if self.model == NEW and self.tuning == "adapters":
             raise ConfigError(
-                "tuning is 'adapters', but the model is 'new' and has learned nothing yet. Use tuning = 'full', or name "
-                "a model."
+                "tuning is 'adapters', but the model is 'new' and has learned nothing yet. Use tuning = 'full', or "
+                "name a model."
             )
         check_tasks(self.tasks)
 
@@ -251,8 +251,8 @@ class LCRec(GenerativeRecommender):
         limit = getattr(network.causal.config, "max_position_embeddings", None)
         if limit is not None and limit < config.max_tokens:
             raise ConfigError(
-                f"max_tokens is {config.max_tokens}, but the model reads {limit} at most. Set recommender.max_tokens to "
-                "that or less."
+                f"max_tokens is {config.max_tokens}, but the model reads {limit} at most. Set recommender.max_tokens "
+                "to that or less."
             )
         return PromptBuilder(
             network.tokenizer,
@@ -306,7 +306,9 @@ class LCRec(GenerativeRecommender):
             yield rows, PromptDecoder(network, [prompts[row] for row in rows])
 
     @torch.inference_mode()
-    def find(self, texts: Sequence[str], k: int = 10, *, kind: Literal["title", "description"] = "title") -> Recommendations:
+    def find(
+        self, texts: Sequence[str], k: int = 10, *, kind: Literal["title", "description"] = "title"
+    ) -> Recommendations:
         """The items that fit each text best, by the task item2index: the text need not be that of any item.
 
         Args:
@@ -321,7 +323,7 @@ class LCRec(GenerativeRecommender):
         if k < 1 or not all(text.strip() for text in texts):
             raise ConfigError("Give one text or more, none of them empty, and a k of 1 or more.")
         builder, index = self.fitted_builder, self.index
-        prompts = [builder.question("item2index", Facts(**{kind: text}), "index") for text in texts]
+        prompts = [builder.question("item2index", _named(kind, text), "index") for text in texts]
         items = np.full((len(texts), k), -1, dtype=np.int64)
         scores = np.full((len(texts), k), -np.inf, dtype=np.float32)
         for rows, decoder in self._decoders(prompts):
@@ -408,8 +410,17 @@ class LCRec(GenerativeRecommender):
             temperature=self.config.temperature,
         ).to(resolve_device())
         self.builder = self._builder(None)
-        require_same("The prompts that this model was trained on", self.asked["prompts"], "those of this version",
-                     self.builder.fingerprint, remedy="Train it again, or use the version that trained it.")  # fmt: skip
+        require_same(
+            "The prompts that this model was trained on",
+            self.asked["prompts"],
+            "those of this version",
+            self.builder.fingerprint,
+            remedy="Train it again, or use the version that trained it.",
+        )
+
+
+def _named(kind: Literal["title", "description"], text: str) -> Facts:
+    return Facts(title=text) if kind == "title" else Facts(description=text)
 
 
 def require_rows(rows: TaskRows, builder: PromptBuilder) -> None:

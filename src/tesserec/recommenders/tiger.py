@@ -32,7 +32,7 @@ from tesserec.config import build, to_dict
 from tesserec.data.samples import Samples
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
-from tesserec.errors import ConfigError, DataError
+from tesserec.errors import ConfigError
 from tesserec.functional.losses import log_normalizer
 from tesserec.networks.t5 import T5, Memory, Past, T5Config
 from tesserec.progress import Progress
