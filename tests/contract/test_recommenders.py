@@ -26,6 +26,11 @@ SETTINGS = {  # small networks; other methods as they are
     "bert4rec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8},
     "s3rec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8, "pretrain_epochs": 1},
     "tiger": {"width": 16, "ff_width": 32, "n_layers": 1, "n_heads": 2, "head_width": 8, "beam_width": 24},
+    "lcrec": {
+        "new": {"width": 16, "ff_width": 32, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "words": 400},
+        "tasks": ("seqrec", "item2index"),
+        "beam_width": 24,
+    },
     "sasrec-text": {"width": 16, "n_layers": 1, "max_length": 8},
     "unisrec": {"width": 16, "n_experts": 3, "n_layers": 1, "max_length": 8},
     "zesrec": {"width": 16, "n_layers": 1, "max_length": 8},

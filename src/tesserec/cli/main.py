@@ -12,6 +12,7 @@ from tesserec.cli.doctor import doctor
 from tesserec.cli.evaluate import evaluate
 from tesserec.cli.inspect import inspect
 from tesserec.cli.join import join
+from tesserec.cli.lm import lm
 from tesserec.cli.output import reporting
 from tesserec.cli.prepare import prepare
 from tesserec.cli.recipes import recipes
@@ -26,6 +27,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in (demo, prepare, join, recipes, run, inspect, evaluate, recommend, doctor):
     app.command()(reporting(verb))
+app.add_typer(lm)
 
 
 def _version(asked: bool) -> None:

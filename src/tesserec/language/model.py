@@ -4,7 +4,9 @@ The transformer and its weights are the library's; what is ours is which rows of
 start, that the output product is computed for labelled positions only, and one temperature for loss and scores.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,7 +216,8 @@ def open_language_model(
     if base is not None:
         peft = require_peft("A model with adapters")
         _make_room(causal, tokenizer)
-        adapted = peft.PeftModel.from_pretrained(causal, folder)
+        with _peft_quiet():
+            adapted = peft.PeftModel.from_pretrained(causal, folder)
         causal = adapted.get_base_model()
     model = LanguageModel(causal, tokenizer, codes, temperature, adapted)
     return model.eval()
@@ -222,6 +225,8 @@ def open_language_model(
 
 def _load(source: str, *, tokenizer_source: str | None = None) -> tuple[Any, Any]:
     transformers = require_transformers(PURPOSE)
+    from safetensors import SafetensorError
+
     folder = Path(source)
     if folder.is_dir():
         _require_model_files(folder, tokenizer=tokenizer_source is None)
@@ -236,7 +241,7 @@ def _load(source: str, *, tokenizer_source: str | None = None) -> tuple[Any, Any
             causal = transformers.AutoModelForCausalLM.from_pretrained(
                 source, dtype=torch.float32, attn_implementation=attention
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         kind = "folder" if folder.exists() else "model name"
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(
@@ -253,7 +258,7 @@ def _require_model_files(folder: Path, *, tokenizer: bool) -> None:
         "weights (model.safetensors)": ("*.safetensors", "pytorch_model*.bin"),
     }
     if tokenizer:
-        needed["a tokenizer (tokenizer.json)"] = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+        needed["tokenizer (tokenizer.json)"] = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
     missing = [what for what, patterns in needed.items() if not any(any(folder.glob(name)) for name in patterns)]
     if missing:
         raise ConfigError(
@@ -266,6 +271,14 @@ def _make_room(causal: Any, tokenizer: Any) -> None:
     """As many rows as the tokenizer has words; a table that is larger for round numbers stays as it is."""
     if len(tokenizer) > causal.get_input_embeddings().weight.shape[0]:
         causal.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+
+
+@contextmanager
+def _peft_quiet() -> Iterator[None]:
+    """Without peft's use of a name that transformers is about to drop."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
 
 
 def _is_tied(causal: Any) -> bool:
@@ -288,7 +301,7 @@ def _adapt(causal: Any, codes: CodeTokens, config: AdapterConfig, seed: int) -> 
         task_type="CAUSAL_LM",
     )
     try:
-        with seeded(seed):
+        with seeded(seed), _peft_quiet():
             return peft.get_peft_model(causal, settings)
     except ValueError as error:
         raise ConfigError(
