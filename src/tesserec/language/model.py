@@ -91,6 +91,12 @@ class LanguageModel(nn.Module):
         return tokens
 
     @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The transformer's layers, which processes may cut into shards one by one."""
+        layers: Sequence[nn.Module] = self.causal.base_model.layers
+        return layers
+
+    @property
     def head(self) -> tuple[Tensor, Tensor | None]:
         """The output table (V, D) and bias (V,): with adapters, the trained rows are in it."""
         head = self.causal.get_output_embeddings()

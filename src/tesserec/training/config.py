@@ -25,6 +25,7 @@ class TrainingConfig:
     clip_norm: float | None = 1.0  # largest gradient norm, None: not clipped
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
+    sharded: bool = False  # several processes: cut weights, gradients and optimiser state into shards (FSDP)
     compile: bool = False  # torch.compile: faster steps after a minute or so of compilation
     validate_every: int = 1  # epochs between validations
     metric: str = "ndcg@10"  # of the validation part; the best weights by it are kept
@@ -45,4 +46,6 @@ class TrainingConfig:
         for name in ("weight_decay", "warmup_steps", "checkpoint_seconds", "seed"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"training.{name} is {getattr(self, name)}. Use 0 or more.")
+        if self.sharded and (self.precision == "fp16" or self.compile):
+            raise ConfigError("training.sharded goes with precision bf16 or fp32, and without training.compile.")
         parse_metric(self.metric)

@@ -31,6 +31,7 @@ from tesserec.training.config import TrainingConfig
 from tesserec.training.devices import autocast, resolve_device, resolve_precision
 from tesserec.training.schedules import learning_rate
 from tesserec.training.seeds import seed_of, seeded
+from tesserec.training.sharding import Shards
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -122,7 +123,8 @@ def train(
             task.advance(run.at.step)
             while not run.at.finished:
                 run.epoch(validate, task)
-    model.load_state_dict(run.best)
+    if run.best:  # of shards, the first process alone has all
+        model.load_state_dict(run.best)
     model.eval()
     log = TrainingLog(run.at.rows, run.at.best_step, run.why_stop())
     progress.say(
@@ -147,7 +149,7 @@ class _Workers:
         if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
             raise TrainingError(
                 f"Training was launched with {accelerator.distributed_type}, which cuts the model into shards. "
-                "Launch plain data-parallel processes: accelerate launch --multi_gpu."
+                "Launch plain processes (accelerate launch --multi_gpu) and set training.sharded = true for shards."
             )
         return cls(accelerator, resolve_device(device) if accelerator.num_processes == 1 else accelerator.device)
 
@@ -195,9 +197,13 @@ class _Run:
         self.model, self.objective, self.config, self.workers = model, objective, config, workers
         self.checkpoints, self.identity, self.measure = checkpoints, identity, measure
         self.dtype = resolve_precision(config.precision, workers.device)
-        self.optimizer = make_optimizer(model, config, workers.device)
+        self.shards = Shards(model, workers.device) if config.sharded and workers.count > 1 else None
+        trained = self.shards.network if self.shards else model
+        self.optimizer = make_optimizer(trained, config, workers.device, fused=self.shards is None)
         self.scaler = torch.amp.GradScaler(workers.device.type, enabled=self.dtype == torch.float16)
-        self.network = workers.wrap(torch.compile(model, dynamic=True) if config.compile else model)  # type: ignore[arg-type]
+        self.network = trained
+        if self.shards is None:
+            self.network = workers.wrap(torch.compile(model, dynamic=True) if config.compile else model)  # type: ignore[arg-type]
         planned = sum(objective.n_steps(epoch) for epoch in range(config.epochs))
         self.n_steps = min(planned, config.max_steps or planned)
         self.at = Position()
@@ -211,7 +217,7 @@ class _Run:
         """The rest of the current epoch, then validation and early stopping where they are due."""
         at, config = self.at, self.config
         steps, n_steps = self.objective.steps(at.epoch), self.objective.n_steps(at.epoch)
-        self.model.train()
+        self.network.train()
         out_of_time = False
         while at.index < n_steps and at.step < self.n_steps and not out_of_time:
             began = time.monotonic()
@@ -244,7 +250,7 @@ class _Run:
         loss = torch.zeros((), device=workers.device)
         share = list(workers.share(step.parts))
         for number, (part, counts) in enumerate(share, start=1):
-            with workers.without_sync(self.network) if number < len(share) else nullcontext():
+            with self.syncing(number == len(share)):
                 with autocast(workers.device, self.dtype):
                     part_loss = self.objective.loss(self.network, part, workers.device)
                 if not counts:
@@ -263,15 +269,28 @@ class _Run:
             )
         self.scaler.unscale_(self.optimizer)
         if config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return total, bool(out_of_time), bool(checkpoint_due)
 
+    def syncing(self, on: bool) -> AbstractContextManager[object]:
+        """Whether the backward pass inside adds up gradients over the processes: the last part of a step does."""
+        if self.shards is not None:
+            self.shards.sync(on)
+            return nullcontext()
+        return nullcontext() if on else self.workers.without_sync(self.network)
+
+    def gather(self) -> None:
+        """Bring the model up to date with its shards, in the first process."""
+        if self.shards is not None and (weights := self.shards.weights()):
+            self.model.load_state_dict(weights)
+
     def validate(self, validate: Callable[[nn.Module], float]) -> None:
         """Ask for the metric (in the first process), log it, keep the weights if they are the best so far."""
         at = self.at
+        self.gather()
         self.model.eval()
         with torch.no_grad():
             value = self.workers.total([validate(self.model) if self.workers.index == 0 else 0.0])[0]
@@ -281,7 +300,8 @@ class _Run:
             )
         if value > at.best_value:
             at.best_value, at.best_step, at.without_gain = value, at.step, 0
-            self.best = copy.deepcopy(self.model.state_dict())
+            if self.shards is None or self.workers.index == 0:
+                self.best = copy.deepcopy(self.model.state_dict())
         else:
             at.without_gain += 1
         at.rows.append(
@@ -323,12 +343,14 @@ class _Run:
 
     def save(self) -> None:
         self.saved = time.monotonic()
-        if self.checkpoints is None or self.workers.index != 0:
+        if self.checkpoints is None:
+            return
+        self.gather()
+        optimizer = self.shards.optimizer_state(self.optimizer) if self.shards else self.optimizer.state_dict()
+        if self.workers.index != 0:
             return
         self.seconds()
-        state = Checkpoint(
-            self.at, self.model.state_dict(), self.optimizer.state_dict(), self.scaler.state_dict(), self.best
-        )
+        state = Checkpoint(self.at, self.model.state_dict(), optimizer, self.scaler.state_dict(), self.best)
         save_checkpoint(self.checkpoints, state, identity=self.identity)
 
     def resume(self, progress: Progress) -> None:
@@ -340,17 +362,22 @@ class _Run:
             return
         self.at, self.best = found.position, found.best
         self.model.load_state_dict(found.model)
-        self.optimizer.load_state_dict(found.optimizer)
+        if self.shards is not None:
+            self.shards.restore(found.model, self.optimizer, found.optimizer)
+        else:
+            self.optimizer.load_state_dict(found.optimizer)
         self.scaler.load_state_dict(found.scaler)
         progress.say(f"resumed from {self.checkpoints} at step {self.at.step} of {self.n_steps}")
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, config: TrainingConfig, device: torch.device, *, fused: bool = True
+) -> torch.optim.Optimizer:
     """AdamW whose weight decay spares vectors (biases, norms), in one fused kernel where torch has one."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
-    fused = device.type in ("cpu", "cuda", "mps")
+    fused = fused and device.type in ("cpu", "cuda", "mps")
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate, fused=fused)
