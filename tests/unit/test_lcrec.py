@@ -212,11 +212,29 @@ def test_key_words_are_words_of_the_description_and_not_of_the_title():
     assert found.source == "key words of item texts"
 
 
-def test_what_reviews_say_counts_as_description():
-    texts = ItemTexts(["pen", "ink"], ["plain", "plain"])
-    found = Interests.from_texts(texts, {0: "elegant writing", 1: "elegant smell"})
-    assert "elegant" in {word for word, _ in found.key_words[0]}
-    assert "reviews" in found.source
+def test_queries_come_from_the_review_of_the_last_training_item_and_of_no_other(texts, split, tmp_path):
+    ids, path = split.dataset.catalogue.item_ids, tmp_path / "reviews.jsonl"
+    last, tested = (int(part[4][-1]) for part in (split.train, split.test.histories))
+    lines = [
+        {"reviewerID": "user-4", "asin": ids[last], "reviewText": "sturdy handle, sturdy"},
+        {"reviewerID": "user-4", "asin": ids[tested], "reviewText": "secret handle"},
+        {"reviewerID": "user-9", "asin": ids[int(split.train[9][-1])], "reviewText": "sturdy secret"},
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    found, random = Interests.from_reviews(path, texts, split), np.random.default_rng(0)
+    assert {word for word, _ in found.reviewed["user-4"]} == {"sturdy"}  # the others occur once in what is read
+    assert found.query("user-4", last, random) == "sturdy"
+    assert set(found.query("user-5", 1, random).split(", ")) <= {"wood", "ghent"}
+    assert found.source == "key words of the reviews of 2 of 50 users, and of item texts"
+
+
+def test_reviews_of_another_shop_are_refused(texts, split, tmp_path):
+    path = tmp_path / "reviews.jsonl"
+    path.write_text(json.dumps({"user_id": "nobody", "item_id": "nothing", "review": "fine"}))
+    with pytest.raises(DataError, match="has no review of any user's last training item"):
+        Interests.from_reviews(path, texts, split)
+    with pytest.raises(ConfigError, match="Both interests and reviews are set"):
+        LCRecConfig(interests="a", reviews="b")
 
 
 def test_interests_of_a_file_come_first_and_the_rule_serves_the_others(texts, tmp_path):

@@ -3,9 +3,10 @@
 LC-Rec asks a large language model for both. Where no such texts are at hand they are made by a rule, and whoever reads
 a result is told so (`Interests.source`):
 
-- An item's **key words** are the words of its description, not of its title, that are frequent in it and rare in the
-  catalogue (the largest tf-idf). What a review says counts as part of the description.
-- A user's **query** for an item is a draw of its key words.
+- The **key words** of a text about an item are those of its words, not of the item's title, that are frequent in it
+  and rare in the catalogue (the largest tf-idf).
+- A user's **query** for an item is a draw of the key words of what that user wrote of it, where there are reviews, and
+  else of the item's description.
 - A user's **preference** is the key words with the largest sum over the items of the history.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tesserec.data.splits import Split
 from tesserec.errors import DataError
 from tesserec.language.texts import ItemTexts
 from tesserec.types import IntArray
@@ -26,6 +28,9 @@ N_WORDS = 8  # key words of an item,
 QUERY_WORDS = (2, 4)  # of which a query has so few to so many,
 PREFERENCE_WORDS = 5  # and a preference so many
 WORD = r"(?u)\b[^\W\d_]{3,}\b"  # three letters or more
+USER_KEYS = ("user_id", "reviewerID", "user")
+ITEM_KEYS = ("item_id", "parent_asin", "asin", "business_id", "item")
+TEXT_KEYS = ("review", "reviewText", "text")
 Weighted = list[tuple[str, float]]
 
 
@@ -38,18 +43,40 @@ class Interests:
         preferences: user id -> texts of what the user likes, from a file.
         queries: user id -> texts of what the user looked for when taking the last training item, from a file.
         key_words: N lists of (word, weight), the weightiest first, for users without a text.
+        reviewed: user id -> the same of what the user wrote of the last training item.
     """
 
     source: str
     preferences: Mapping[str, Sequence[str]] = field(default_factory=dict)
     queries: Mapping[str, Sequence[str]] = field(default_factory=dict)
     key_words: Sequence[Weighted] = ()
+    reviewed: Mapping[str, Weighted] = field(default_factory=dict)
 
     @classmethod
-    def from_texts(cls, texts: ItemTexts, reviews: Mapping[int, str] | None = None) -> "Interests":
-        """By the rule above. reviews: item row -> what was written of it."""
-        source = "key words of item texts" if not reviews else "key words of reviews and item texts"
-        return cls(source, key_words=key_words(texts, reviews or {}))
+    def from_texts(cls, texts: ItemTexts) -> "Interests":
+        """By the rule above."""
+        return cls("key words of item texts", key_words=key_words(texts)[0])
+
+    @classmethod
+    def from_reviews(cls, path: Path, texts: ItemTexts, split: Split) -> "Interests":
+        """By the rule above, with a file of reviews: JSON lines such as Amazon's and Yelp's, gzipped or not.
+
+        Of each user, the review of the last training item is read and no other: what users wrote of the items that
+        they are tested on would give those away.
+
+        Raises:
+            DataError: no such file, a line that is no JSON object, or no review of a user's last training item.
+        """
+        written = last_training_reviews(path, split)
+        if not written:
+            raise DataError(
+                f"recommender.reviews: {path} has no review of any user's last training item. Give a file with the "
+                f"user and item ids of this data set, under {', '.join(USER_KEYS)} and {', '.join(ITEM_KEYS)}."
+            )
+        words, of_reviews = key_words(texts, list(written.values()))
+        reviewed = {user: found for user, found in zip(written, of_reviews) if found}
+        source = f"key words of the reviews of {len(reviewed):,} of {len(split.train):,} users, and of item texts"
+        return cls(source, key_words=words, reviewed=reviewed)
 
     @classmethod
     def from_file(cls, path: Path, texts: ItemTexts) -> "Interests":
@@ -74,7 +101,7 @@ class Interests:
             raise DataError(
                 f'recommender.interests: {path} should hold {{"USER": {{"preferences": [texts], "queries": [texts]}}}}.'
             ) from None
-        return cls(f"texts of {path.name}", preferences, queries, key_words(texts, {}))
+        return cls(f"texts of {path.name}", preferences, queries, key_words(texts)[0])
 
     def preference(self, user: str, history: IntArray, random: np.random.Generator) -> str:
         """What the user likes; "" if nothing is known."""
@@ -89,24 +116,32 @@ class Interests:
         """What the user looks for who took this item; "" if nothing is known."""
         if texts := self.queries.get(user):
             return texts[int(random.integers(len(texts)))]
-        words = [word for word, _ in self.key_words[item]]
+        words = [word for word, _ in self.reviewed.get(user, self.key_words[item])]
         n_words = min(int(random.integers(QUERY_WORDS[0], QUERY_WORDS[1] + 1)), len(words))
         return ", ".join(words[place] for place in sorted(random.choice(len(words), n_words, replace=False)))
 
 
-def key_words(texts: ItemTexts, reviews: Mapping[int, str]) -> list[Weighted]:
-    """For every item its N_WORDS words of the largest tf-idf that are not in its title, the weightiest first."""
+def key_words(texts: ItemTexts, reviews: Sequence[tuple[int, str]] = ()) -> tuple[list[Weighted], list[Weighted]]:
+    """The N_WORDS words of the largest tf-idf, the weightiest first, that are not in the item's title.
+
+    Args:
+        reviews: (item row, what was written of it).
+
+    Returns:
+        Of every item's description, and of every review.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    documents = [f"{text} {reviews.get(item, '')}" for item, text in enumerate(texts.descriptions)]
+    documents = [*texts.descriptions, *(text for _, text in reviews)]
+    titles = [*texts.titles, *(texts.titles[item] for item, _ in reviews)]
     vectorizer = TfidfVectorizer(sublinear_tf=True, stop_words="english", token_pattern=WORD, min_df=2)
     try:
         table = vectorizer.fit_transform(documents).tocsr()
     except ValueError:  # no word occurs twice
-        return [[] for _ in documents]
+        return [[] for _ in texts.titles], [[] for _ in reviews]
     words, analyse = vectorizer.get_feature_names_out(), vectorizer.build_analyzer()
     found = list[Weighted]()
-    for row, title in enumerate(texts.titles):
+    for row, title in enumerate(titles):
         named = set(analyse(title))
         span = slice(table.indptr[row], table.indptr[row + 1])
         weighted = [
@@ -115,7 +150,32 @@ def key_words(texts: ItemTexts, reviews: Mapping[int, str]) -> list[Weighted]:
             if words[column] not in named
         ]
         found.append(sorted(weighted, key=lambda one: (-one[1], one[0]))[:N_WORDS])
+    return found[: len(texts.titles)], found[len(texts.titles) :]
+
+
+def last_training_reviews(path: Path, split: Split) -> dict[str, tuple[int, str]]:
+    """User id -> (item row, review) of the last training item, of the users who wrote one."""
+    from tesserec.data.files import read_json
+    from tesserec.data.raw import Reading
+
+    if not path.is_file():
+        raise DataError(f"recommender.reviews: there is no file {path}. Check the path.")
+    item_ids, ends = split.dataset.catalogue.item_ids, split.train.stops
+    wanted = {
+        user: item_ids[split.train.values[end - 1]]
+        for user, end, length in zip(split.dataset.user_ids, ends, split.train.lengths)
+        if length > 0
+    }
+    found = dict[str, tuple[int, str]]()
+    for _, record in read_json(path, Reading()):
+        user, item, text = (_first(record, keys) for keys in (USER_KEYS, ITEM_KEYS, TEXT_KEYS))
+        if text.strip() and wanted.get(user) == item:
+            found[user] = (split.dataset.catalogue.index_of(item), text)
     return found
+
+
+def _first(record: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return next((str(record[key]) for key in keys if record.get(key) is not None), "")
 
 
 def _plain(content: Any) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

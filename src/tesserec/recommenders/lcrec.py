@@ -81,7 +81,8 @@ class LCRecConfig:
     fusion_rows: int | None = 20_000  # pairs for the task fusion, drawn once; None: all
     title: str | None = None  # template of an item's title; None: the column title or name, else first words
     description: str | None = None  # template of its description; None: all other text columns
-    interests: str | None = None  # JSON file of what users like and look for; None: by rule from the items' texts
+    interests: str | None = None  # JSON file of what users like and look for; None: by rule from texts
+    reviews: str | None = None  # JSON lines of reviews, for that rule; None: from the items' texts alone
     max_items: int = 20  # latest items of the history that are read
     max_tokens: int = 512  # of prompt and answer
     text_tokens: int = 64  # of a title, a description, a query, a preference
@@ -106,6 +107,8 @@ class LCRecConfig:
                 "tuning is 'adapters', but the model is 'new' and has learned nothing yet. Use tuning = 'full', or "
                 "name a model."
             )
+        if self.interests is not None and self.reviews is not None:
+            raise ConfigError("Both interests and reviews are set. Set one: ready texts, or reviews to make them from.")
         check_tasks(self.tasks)
 
 
@@ -196,14 +199,14 @@ class LCRec(GenerativeRecommender):
     @classmethod
     def reads(cls, config: LCRecConfig) -> tuple[str, ...]:
         local = [config.model] if config.model != NEW and Path(config.model).exists() else []
-        return tuple(local + ([config.interests] if config.interests else []))
+        return (*local, *(path for path in (config.interests, config.reviews) if path))
 
     # -- fitting ---------------------------------------------------------------------------------------------------
 
     def _fit(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
         self.require_own_ids(split)
         texts = item_texts(split.dataset.items, self.config.title, self.config.description)
-        interests = self._interests(texts)
+        interests = self._interests(texts, split)
         rows = TaskRows.of(
             split, self.config.tasks, interests, fusion_rows=self.config.fusion_rows, seed=self.training.seed
         )
@@ -218,11 +221,13 @@ class LCRec(GenerativeRecommender):
             self, self.network, objective, split, self.training, checkpoints=checkpoints, progress=progress
         )
 
-    def _interests(self, texts: ItemTexts) -> Interests:
+    def _interests(self, texts: ItemTexts, split: Split) -> Interests:
         if not {"itemsearch", "preference"} & set(self.config.tasks):
             return Interests("none are used")
         if self.config.interests is not None:
             return Interests.from_file(Path(self.config.interests), texts)
+        if self.config.reviews is not None:
+            return Interests.from_reviews(Path(self.config.reviews), texts, split)
         return Interests.from_texts(texts)
 
     def _begin(self, texts: ItemTexts) -> LanguageModel:
