@@ -358,5 +358,5 @@ def test_a_pre_training_on_joined_shops_is_fine_tuned_on_another(tmp_path: Path)
     for settings in ([], ["recommender.ids=true"], ["recommender.zero_shot=true"]):
         finished = run(load_recipe("unisrec-finetune", [*more, *settings]), tmp_path / "shop", tmp_path / "target")
         assert 0 <= finished.report.metrics["ndcg@10"] <= 1
-    with pytest.raises(ArtifactError, match=r"runs/unisrec-pretrain is no run, no recommender and no file"):
+    with pytest.raises(ArtifactError, match=r"runs/unisrec-pretrain is no run, recommender or file"):
         run(load_recipe("unisrec-finetune", more[:-1]), tmp_path / "shop", tmp_path / "other")

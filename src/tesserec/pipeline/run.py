@@ -312,7 +312,7 @@ def _content_to_start_from(path: PathLike) -> str:
     """As `_content`, of what a recommender is to start from."""
     content = _content(path)
     if content is None:
-        raise ArtifactError(f"{path} is no run, no recommender and no file, so training cannot start from it. Check the path.")
+        raise ArtifactError(f"{path} is no run, recommender or file, so training cannot start from it. Check the path.")
     return content
 
 
