@@ -23,6 +23,8 @@ UNSEEN = "item-23"  # in the catalogue, in no sequence
 TRAINING = TrainingConfig(device="cpu", precision="fp32", epochs=2, batch_size=32, learning_rate=0.01)
 SETTINGS = {  # small networks; other methods as they are
     "sasrec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8},
+    "bsarec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8},
+    "hstu": {"width": 16, "n_layers": 1, "n_heads": 1, "head_width": 8, "max_length": 8},
     "bert4rec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8},
     "s3rec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8, "pretrain_epochs": 1},
     "tiger": {"width": 16, "ff_width": 32, "n_layers": 1, "n_heads": 2, "head_width": 8, "beam_width": 24},

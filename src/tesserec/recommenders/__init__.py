@@ -24,6 +24,8 @@ RECOMMENDERS = {
     "s3rec": "tesserec.recommenders.s3rec:S3Rec",
     "sasrec": "tesserec.recommenders.sasrec:SASRec",
     "sasrec-text": "tesserec.recommenders.sasrec_text:SASRecText",
+    "bsarec": "tesserec.recommenders.bsarec:BSARec",
+    "hstu": "tesserec.recommenders.hstu:HSTU",
     "bert4rec": "tesserec.recommenders.bert4rec:BERT4Rec",
     "tiger": "tesserec.recommenders.tiger:Tiger",
     "ccfrec": "tesserec.recommenders.ccfrec:CCFRec",

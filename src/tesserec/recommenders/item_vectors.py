@@ -24,7 +24,7 @@ from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
 from tesserec.errors import ArtifactError, ConfigError, DataError
 from tesserec.functional.losses import in_batch_softmax
-from tesserec.networks.transformer import Packed, SequenceEncoder
+from tesserec.networks.transformer import Packed, SequenceEncoder, pack
 from tesserec.progress import Progress
 from tesserec.recommenders.base import ScoringRecommender
 from tesserec.recommenders.next_item import NextItemSettings, NextItemSteps, Part, last_states
@@ -437,9 +437,14 @@ class ItemVectorRecommender(ScoringRecommender):
     @torch.inference_mode()
     def score(self, histories: Sequences) -> FloatArray:
         network, vectors = self._fitted_network, self._vectors
+
+        def encode(some: Sequences) -> Tensor:
+            packed = pack(some).to(vectors.device)
+            return network.encode(packed, vectors[packed.items])
+
         states = last_states(
             histories.last(self.config.max_length),
-            lambda packed: network.encode(packed, vectors[packed.items]),
+            encode,
             width=network.encoder.width,
             device=vectors.device,
         )

@@ -49,8 +49,8 @@ from tesserec.recommenders.cloze import (
     masked_places,
     random_prefixes,
 )
-from tesserec.recommenders.item_table import ItemTableRecommender, NextItem
-from tesserec.recommenders.next_item import PART_OVERHEAD, NextItemSettings
+from tesserec.recommenders.item_table import ItemTableNetwork, ItemTableRecommender, ItemTableSettings
+from tesserec.recommenders.next_item import PART_OVERHEAD
 from tesserec.recommenders.validation import train_by_validation
 from tesserec.text.attributes import Attributes, column_attributes, word_attributes
 from tesserec.training.batching import parts_by_length
@@ -65,10 +65,9 @@ CHECKED = 1024  # sequences whose loss says when pre-training stops
 
 
 @dataclass(frozen=True, kw_only=True)
-class S3RecConfig(NextItemSettings):
+class S3RecConfig(ItemTableSettings):
     """The network, its pre-training and the loss of its fine-tuning."""
 
-    width: int = 128  # of item embeddings and states
     attributes: Literal["words", "columns"] = "words"  # of the items: frequent words of their texts, or column values
     columns: tuple[str, ...] = ()  # of attributes = "columns"
     separator: str = ","  # between values in one field; "": a field is one value
@@ -86,7 +85,6 @@ class S3RecConfig(NextItemSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_heads(self.width)
         check_room(self.max_length)
         for name in ("pretrain_epochs", "aap", "mip", "map", "sp"):
             if getattr(self, name) < 0:
@@ -297,6 +295,7 @@ class S3Rec(ItemTableRecommender):
 
     method = "s3rec"
     config_class = S3RecConfig
+    network: ItemTableNetwork | None
 
     def __init__(self, config: S3RecConfig | None = None, training: TrainingConfig | None = None) -> None:
         super().__init__(config, training)
@@ -305,7 +304,7 @@ class S3Rec(ItemTableRecommender):
 
     def _fit(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
         training = self.training
-        fine_tuning = NextItem(split.train, self.config, training)
+        fine_tuning = self._objective(split)
         with seeded(training.seed):
             self.network = self._make_network(split.n_items)
         if self.config.pretrain_epochs:
@@ -340,6 +339,13 @@ class S3Rec(ItemTableRecommender):
         )
         self._fitted_network.items.load_state_dict(network.items.state_dict())
         self._fitted_network.encoder.load_state_dict(network.encoder.state_dict())
+
+    def _make_network(self, n_items: int) -> ItemTableNetwork:
+        return ItemTableNetwork(n_items, self.config)
+
+    @property
+    def _fitted_network(self) -> ItemTableNetwork:
+        return self._fitted(self.network)
 
     # -- saving --------------------------------------------------------------------------------------------------------
 
