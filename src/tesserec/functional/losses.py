@@ -192,7 +192,7 @@ def calibrated_binary_cross_entropy(
 ) -> Tensor:
     """The target against shared negatives, its probability s(z) lowered to s(z)^b to make up for their small number.
 
-        loss = sum_b -b log s(z_{y_b}) - sum_{j in S, j != y_b} log(1 - s(z_j)),   z_i = h_b.e_i
+        loss = 1 / (1 + S) sum_b -b log s(z_{y_b}) - sum_{j in S, j != y_b} log(1 - s(z_j)),   z_i = h_b.e_i
         b    = a (t (1 - 1/a) + 1/a),   a = min(1, S / (N - 1)) the share of the other items that are drawn
 
     Args:
@@ -203,7 +203,7 @@ def calibrated_binary_cross_entropy(
         calibration: t in [0, 1]. 0: plain binary cross-entropy; 1: b = a, and s(z)^b estimates the probability.
 
     Returns:
-        A scalar, summed over B and over the negatives: the paper's times 1 + S.
+        A scalar, summed over B.
 
     Source: Petrov & Macdonald 2023, gSASRec (arXiv 2308.07192), with one set of negatives per call.
     """
@@ -212,7 +212,7 @@ def calibrated_binary_cross_entropy(
     positive = (states * F.embedding(targets, vectors)).sum(dim=1).float()
     negative = (states @ F.embedding(negatives, vectors).T).float()
     others = F.softplus(negative).masked_fill(negatives == targets[:, None], 0.0)  # -log(1 - s(z)) = softplus(z)
-    return others.sum() - power * F.logsigmoid(positive).sum()
+    return (others.sum() - power * F.logsigmoid(positive).sum()) / (1 + len(negatives))
 
 
 def labels_cross_entropy(states: Tensor, vectors: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
