@@ -27,6 +27,7 @@ RECOMMENDERS = {
     "bsarec": "tesserec.recommenders.bsarec:BSARec",
     "hstu": "tesserec.recommenders.hstu:HSTU",
     "bert4rec": "tesserec.recommenders.bert4rec:BERT4Rec",
+    "recguru": "tesserec.recommenders.recguru:RecGURU",
     "tiger": "tesserec.recommenders.tiger:Tiger",
     "ccfrec": "tesserec.recommenders.ccfrec:CCFRec",
     "unified": "tesserec.recommenders.unified:Unified",

@@ -79,7 +79,8 @@ def low_pass(n_slots: int, cutoff: int) -> Tensor:
     """
     spectrum = torch.fft.rfft(torch.eye(n_slots, dtype=torch.float64), dim=0, norm="ortho")
     spectrum[cutoff // 2 + 1 :] = 0
-    return torch.fft.irfft(spectrum, n=n_slots, dim=0, norm="ortho")
+    filtered: Tensor = torch.fft.irfft(spectrum, n=n_slots, dim=0, norm="ortho")
+    return filtered
 
 
 class SlotAttention(nn.Module):

@@ -1,7 +1,7 @@
 """What recommenders share that learn one vector per item, by which it is read and scored: SASRec and its relatives."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tesserec.artifacts import read_json, write_json
 from tesserec.config import build, to_dict
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
@@ -23,7 +24,9 @@ from tesserec.training.devices import resolve_device
 from tesserec.training.loop import Objective, TrainingLog
 from tesserec.training.saving import read_network, write_network
 from tesserec.training.seeds import seeded
-from tesserec.types import FloatArray
+from tesserec.types import FloatArray, IntArray
+
+PRETRAINING_LOG = "pretraining_log.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +87,15 @@ class ItemTableNetwork(ItemTable):
 class NextItem(NextItemSteps):
     """Objective: every item of a sequence predicts the one after it; a batch is a random set of sequences."""
 
-    def __init__(self, sequences: Sequences, config: Any, training: TrainingConfig) -> None:
+    def __init__(
+        self, sequences: Sequences, config: Any, training: TrainingConfig, *, item_domains: IntArray | None = None
+    ) -> None:
         """
         Args:
             config: of a method, an `ItemLoss` with a `max_length`.
+            item_domains: see `NextItemSteps`.
         """
-        super().__init__(sequences, config.max_length, training)
+        super().__init__(sequences, config.max_length, training, item_domains=item_domains)
         self.config: ItemLoss = config
         self.events = torch.from_numpy(sequences.flat()[0].astype(np.int64))
         self.proposal = torch.zeros(0)  # (N,) of the negatives, on the device of the training
@@ -184,3 +190,39 @@ class ItemTableRecommender(ScoringRecommender):
         self.network = self._make_network(len(self.fitted_catalogue))
         self.log = read_network(folder, self.network)
         self.network.to(resolve_device())
+
+
+class PretrainedItemTable(ItemTableRecommender):
+    """One whose network learns something else first, for `pretrain_epochs` of its configuration."""
+
+    def __init__(self, config: Any = None, training: TrainingConfig | None = None) -> None:
+        super().__init__(config, training)
+        self.pretraining_log = TrainingLog()
+
+    def _pretrain(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
+        """Leave the network as pre-training does, and its log."""
+        raise NotImplementedError
+
+    def _fit(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
+        objective, training = self._objective(split), self.training
+        with seeded(training.seed):
+            self.network = self._make_network(split.n_items)
+        if self.config.pretrain_epochs:
+            self._pretrain(split, checkpoints / "pretraining" if checkpoints else None, progress)
+        self.log = train_by_validation(
+            self,
+            self.network,
+            objective,
+            split,
+            training,
+            checkpoints=checkpoints / "fine-tuning" if checkpoints else None,
+            progress=progress,
+        )
+
+    def _write(self, folder: Path) -> None:
+        super()._write(folder)
+        write_json(folder / PRETRAINING_LOG, asdict(self.pretraining_log))
+
+    def _read(self, folder: Path) -> None:
+        super()._read(folder)
+        self.pretraining_log = TrainingLog(**read_json(folder / PRETRAINING_LOG))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tesserec.artifacts import read_manifest
 from tesserec.config import build, to_dict
 from tesserec.data.catalogue import Catalogue
+from tesserec.data.join import item_domains
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
 from tesserec.errors import ArtifactError, ConfigError, DataError
@@ -322,11 +323,7 @@ class ItemVectorRecommender(ScoringRecommender):
 
     def _item_domains(self, split: Split) -> IntArray | None:
         """(N,) numbers of the items' domains, where training asks for them and the item table has a column `domain`."""
-        items = split.dataset.items
-        if self.config.domains == "natural" or "domain" not in items.columns:
-            return None
-        _, numbers = np.unique(items["domain"].cast(str).to_numpy(), return_inverse=True)
-        return numbers
+        return None if self.config.domains == "natural" else item_domains(split.dataset)
 
     def _train(
         self, split: Split, tables: Sequence[Tensor], checkpoints: Path | None, progress: Progress

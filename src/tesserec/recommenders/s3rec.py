@@ -23,7 +23,7 @@ Differences from the paper (its public code where the paper is silent), each wit
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tesserec.artifacts import fingerprint_json, read_json, read_manifest, write_json
+from tesserec.artifacts import fingerprint_json, read_manifest
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
 from tesserec.errors import ConfigError
@@ -49,18 +49,16 @@ from tesserec.recommenders.cloze import (
     masked_places,
     random_prefixes,
 )
-from tesserec.recommenders.item_table import ItemTableNetwork, ItemTableRecommender, ItemTableSettings
+from tesserec.recommenders.item_table import ItemTableNetwork, ItemTableSettings, PretrainedItemTable
 from tesserec.recommenders.next_item import PART_OVERHEAD
-from tesserec.recommenders.validation import train_by_validation
 from tesserec.text.attributes import Attributes, column_attributes, word_attributes
 from tesserec.training.batching import parts_by_length
 from tesserec.training.config import TrainingConfig
 from tesserec.training.devices import autocast, resolve_precision
-from tesserec.training.loop import Step, TrainingLog, train
+from tesserec.training.loop import Step, train
 from tesserec.training.seeds import seeded
 from tesserec.types import BoolArray, IntArray
 
-PRETRAINING_LOG = "pretraining_log.json"
 CHECKED = 1024  # sequences whose loss says when pre-training stops
 
 
@@ -290,7 +288,7 @@ class Pretraining(ClozeSteps):
 # -- recommender -------------------------------------------------------------------------------------------------------
 
 
-class S3Rec(ItemTableRecommender):
+class S3Rec(PretrainedItemTable):
     """Next items by a causal transformer that was pre-trained on the attributes of items."""
 
     method = "s3rec"
@@ -298,26 +296,8 @@ class S3Rec(ItemTableRecommender):
     network: ItemTableNetwork | None
 
     def __init__(self, config: S3RecConfig | None = None, training: TrainingConfig | None = None) -> None:
-        super().__init__(config, training)
-        self.pretraining_log = TrainingLog()  # its "validation" is minus the loss on some training sequences
+        super().__init__(config, training)  # the "validation" of its pre-training is minus the loss on some sequences
         self._attributes_fingerprint = ""  # "": none were read
-
-    def _fit(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
-        training = self.training
-        fine_tuning = self._objective(split)
-        with seeded(training.seed):
-            self.network = self._make_network(split.n_items)
-        if self.config.pretrain_epochs:
-            self._pretrain(split, checkpoints / "pretraining" if checkpoints else None, progress)
-        self.log = train_by_validation(
-            self,
-            self.network,
-            fine_tuning,
-            split,
-            training,
-            checkpoints=checkpoints / "fine-tuning" if checkpoints else None,
-            progress=progress,
-        )
 
     def _pretrain(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
         """Item embeddings and encoder as the four tasks leave them."""
@@ -352,14 +332,9 @@ class S3Rec(ItemTableRecommender):
     def _extra_sources(self) -> dict[str, str]:
         return {"attributes": self._attributes_fingerprint} if self._attributes_fingerprint else {}
 
-    def _write(self, folder: Path) -> None:
-        super()._write(folder)
-        write_json(folder / PRETRAINING_LOG, asdict(self.pretraining_log))
-
     def _read(self, folder: Path) -> None:
         super()._read(folder)
         self._attributes_fingerprint = read_manifest(folder).sources.get("attributes", "")
-        self.pretraining_log = TrainingLog(**read_json(folder / PRETRAINING_LOG))
 
 
 def item_attributes(split: Split, config: S3RecConfig) -> Attributes:
