@@ -32,6 +32,7 @@ Differences from the paper (its public code where the paper is silent), each wit
 """
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -93,7 +94,7 @@ class Clock(NamedTuple):
 
 def time_buckets(gaps: Tensor) -> Tensor:
     """Numbers in [0, N_BUCKETS) of gaps (...) in seconds: equal steps of their logarithm."""
-    return (gaps.abs().clamp(min=1).double().log() / BUCKET_WIDTH).floor().long().clamp(max=N_BUCKETS - 1)
+    return (gaps.abs().clamp(min=1).float().log() / BUCKET_WIDTH).floor().long().clamp(max=N_BUCKETS - 1)
 
 
 def pointwise_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, length: int) -> Tensor:
@@ -108,8 +109,9 @@ def pointwise_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, length: i
     Returns:
         (B, H, T, E).
     """
-    with torch.autocast(q.device.type, enabled=q.device.type != "cpu"):
-        q, k, v = (part.float() if q.device.type == "cpu" else part for part in (q, k, v))
+    on_cpu = q.device.type == "cpu"
+    with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
+        q, k, v = (part.float() if on_cpu else part for part in (q, k, v))
         weights = F.silu(q @ k.transpose(-1, -2) + bias).tril() / length
         return weights @ v
 
@@ -161,7 +163,7 @@ class HSTUNetwork(ItemTable):
         small_weights(self)
 
     def forward(self, packed: Packed, clock: Clock | None = None) -> tuple[Tensor, Tensor]:
-        """States (P, D) of the tokens over the temperature and item vectors (N, D), both of length 1."""
+        """States (P, D) of the tokens, of length 1 / temperature, and item vectors (N, D), of length 1."""
         states = self.states(packed, clock)
         return F.normalize(states.float(), dim=-1) / self.temperature, self.vectors
 
