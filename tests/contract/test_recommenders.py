@@ -23,8 +23,11 @@ UNSEEN = "item-23"  # in the catalogue, in no sequence
 TRAINING = TrainingConfig(device="cpu", precision="fp32", epochs=2, batch_size=32, learning_rate=0.01)
 SETTINGS = {  # small networks; other methods as they are
     "sasrec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8},
+    "bsarec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8},
+    "hstu": {"width": 16, "n_layers": 1, "n_heads": 1, "head_width": 8, "max_length": 8},
     "bert4rec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8},
     "s3rec": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8, "pretrain_epochs": 1},
+    "recguru": {"width": 16, "n_layers": 1, "n_heads": 1, "max_length": 8, "pretrain_epochs": 1},
     "tiger": {"width": 16, "ff_width": 32, "n_layers": 1, "n_heads": 2, "head_width": 8, "beam_width": 24},
     "lcrec": {
         "new": {"width": 16, "ff_width": 32, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "words": 400},
@@ -49,6 +52,7 @@ def split() -> Split:
     items = pl.DataFrame({
         "item_id": [f"item-{row}" for row in range(N_ITEMS)],
         "title": [f"thing {'abcd'[row % 4] * 3} {row // 4}0" for row in range(N_ITEMS)],
+        "domain": pl.Series([f"{'ab'[row // 12]}" for row in range(N_ITEMS)], dtype=pl.Enum(["a", "b"])),
     })  # fmt: skip
     return leave_one_out(Dataset(items, tuple(f"user-{row}" for row in range(60)), Sequences.from_lists(sequences)))
 

@@ -12,7 +12,10 @@ from tesserec.data.splits import Split, leave_one_out
 from tesserec.errors import ArtifactError, ConfigError
 from tesserec.evaluation import Report, evaluate, side_by_side
 from tesserec.recommenders.base import ScoringRecommender
+from tesserec.recommenders.sasrec import SASRec, SASRecConfig
 from tesserec.recommenders.validation import validation_metric
+from tesserec.training.config import TrainingConfig
+from toy_circles import circles
 
 
 class Fixed(ScoringRecommender):
@@ -128,3 +131,23 @@ def test_validation_ranks_the_validation_part_and_can_sample_users():
     sampled = [validation_metric(recommender, SPLIT, "recall@1", n_users=1, seed=seed) for seed in range(20)]
     assert set(sampled) == {0.0, 1.0}
     assert validation_metric(recommender, SPLIT, "recall@1", n_users=1, seed=3) == sampled[3]
+
+
+def test_validation_can_leave_out_the_items_of_each_history():
+    recommender = Fixed([5, 9, 2, 4, 1]).fit(SPLIT)  # histories are 0 1, 1 0 and 4 4
+    assert validation_metric(recommender, SPLIT, "recall@1") == 0
+    assert validation_metric(recommender, SPLIT, "recall@1", exclude_seen=True) == pytest.approx(1 / 3)
+
+
+def test_weights_are_chosen_by_the_masking_that_the_card_says():
+    cut = circles(40)
+    for exclude_seen, words in (
+        (False, "validation ndcg@10"),
+        (True, "validation ndcg@10, less the user's own history"),
+    ):
+        training = TrainingConfig(device="cpu", precision="fp32", epochs=1, exclude_seen=exclude_seen)
+        model = SASRec(SASRecConfig(width=8, n_layers=1), training).fit(cut)
+        value = model.log.rows[0]["validation"]
+        assert value == validation_metric(model, cut, "ndcg@10", exclude_seen=exclude_seen)
+        assert value != validation_metric(model, cut, "ndcg@10", exclude_seen=not exclude_seen)
+        assert evaluate(model, cut).card["model"]["selected_by"] == words

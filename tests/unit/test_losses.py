@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from tesserec.functional import losses
 from tesserec.functional.losses import (
     binary_cross_entropy,
+    calibrated_binary_cross_entropy,
     in_batch_softmax,
     log_normalizer,
     other_items,
@@ -79,6 +80,55 @@ def test_sampled_softmax_by_hand():
     states, vectors = torch.tensor([[1.0]]), torch.tensor([[0.0], [1.0], [2.0]])
     found = sampled_softmax(states, vectors, torch.tensor([1]), torch.tensor([2, 1, 2]))  # its own target is left out
     assert_close(found, -torch.tensor(1.0) + torch.tensor([1.0, 2.0, 2.0]).logsumexp(0))
+
+
+def test_uniform_draws_need_no_correction_of_all_logits_and_that_of_negatives_restores_their_number(case):
+    states, vectors = case[0].detach().double(), case[1].detach().double()
+    negatives, uniform = torch.tensor([3, 9, 9, 30]), torch.full((40,), 1 / 40, dtype=torch.float64).log()
+    plain = sampled_softmax(*case, negatives)
+    assert_close(sampled_softmax(*case, negatives, log_q=uniform), plain, rtol=1e-5, atol=0)
+    of_negatives = sampled_softmax(*case, negatives, log_q=uniform, correct_target=False)
+    wanted = torch.zeros((), dtype=torch.float64)
+    for state, target in zip(states, case[2].tolist(), strict=True):
+        others = sum(torch.exp(state @ vectors[j]) * 40 / 4 for j in negatives.tolist() if j != target)
+        wanted = wanted - state @ vectors[target] + torch.log(torch.exp(state @ vectors[target]) + others)
+    assert_close(of_negatives.double(), wanted, rtol=1e-5, atol=0)
+    everything = sampled_softmax(*case, torch.arange(40), log_q=uniform, correct_target=False)
+    assert_close(everything, reference(*case), rtol=1e-5, atol=0)
+
+
+def test_the_corrected_sum_over_popular_negatives_is_unbiased():
+    states, vectors = torch.tensor([[1.0]], dtype=torch.float64), torch.tensor([[0.0], [1.0], [-2.0]]).double()
+    q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    mean = 0.0  # over all pairs of draws, of the sum over all items but the target
+    for one in range(3):
+        for other in range(3):
+            drawn = torch.tensor([one, other])
+            loss = sampled_softmax(states, vectors, torch.tensor([1]), drawn, log_q=q.log(), correct_target=False)
+            mean += float(q[one] * q[other] * (torch.exp(loss + 1) - torch.e))  # loss = log(e^1 + sum) - 1
+    assert mean == pytest.approx(1 + torch.exp(torch.tensor(-2.0)).item(), abs=1e-5)
+
+
+def test_a_correction_by_popularity_by_hand():
+    states, vectors = torch.tensor([[1.0]]), torch.tensor([[0.0], [1.0], [2.0]])
+    log_q = torch.tensor([0.25, 0.25, 0.5]).log()
+    found = sampled_softmax(states, vectors, torch.tensor([1]), torch.tensor([2, 0]), log_q=log_q)
+    logits = torch.tensor([1.0, 2.0, 0.0]) - torch.tensor([0.25, 0.5, 0.25]).log()
+    assert_close(found, logits.logsumexp(0) - logits[0])
+
+
+def test_calibration_lowers_the_targets_probability_down_to_the_share_of_items_that_are_drawn():
+    states, vectors = torch.tensor([[1.0]]), torch.tensor([[0.0], [1.0], [-1.0], [0.5], [2.0]])
+    target, negative = torch.tensor([1]), torch.tensor([2])
+    plain = binary_cross_entropy(states, vectors, target, negative)
+    assert_close(calibrated_binary_cross_entropy(states, vectors, target, negative, calibration=0.0), plain / 2)
+    found = calibrated_binary_cross_entropy(states, vectors, target, negative, calibration=1.0)
+    s = torch.sigmoid(torch.tensor([1.0, -1.0]))
+    assert_close(found, (-0.25 * s[0].log() - (1 - s[1]).log()) / 2)  # one of four others is drawn
+    found = calibrated_binary_cross_entropy(states, vectors, target, torch.tensor([2, 1, 4]), calibration=0.5)
+    power = 0.75 * (0.5 * (1 - 1 / 0.75) + 1 / 0.75)
+    s = torch.sigmoid(torch.tensor([1.0, -1.0, 2.0]))
+    assert_close(found, (-power * s[0].log() - (1 - s[1]).log() - (1 - s[2]).log()) / 4)  # its own target is left out
 
 
 def test_in_batch_softmax_is_the_sum_over_rows_without_those_of_the_same_target():

@@ -153,11 +153,11 @@ def test_a_training_that_goes_on_ends_with_the_same_weights(stage, tmp_path, mon
     owner, name = (Pretraining, "fixed_loss") if stage == "pretraining" else (S3Rec, "rank")
     original, calls = getattr(owner, name), []
 
-    def broken(self: object, *arguments: object) -> object:
+    def broken(self: object, *arguments: object, **named: object) -> object:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return original(self, *arguments)
+        return original(self, *arguments, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, broken)

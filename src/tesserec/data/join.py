@@ -10,7 +10,7 @@ from tesserec.artifacts import require_place
 from tesserec.data.dataset import Dataset
 from tesserec.data.sequences import Sequences
 from tesserec.errors import ArtifactError, DataError
-from tesserec.types import PathLike
+from tesserec.types import IntArray, PathLike
 
 if TYPE_CHECKING:
     import polars as pl
@@ -56,6 +56,14 @@ def join_datasets(datasets: Mapping[str, Dataset]) -> Dataset:
         ),
         report=_report(datasets, has_times=len(times) == len(sequences)),
     )
+
+
+def item_domains(dataset: Dataset) -> IntArray | None:
+    """(N,) the domain of each item of a joined data set, numbered by name; None where there is no such column."""
+    if DOMAIN not in dataset.items.columns:
+        return None
+    _, numbers = np.unique(dataset.items[DOMAIN].cast(str).to_numpy(), return_inverse=True)
+    return numbers.astype(np.int64)
 
 
 def _items(datasets: Mapping[str, Dataset]) -> "pl.DataFrame":

@@ -155,7 +155,7 @@ def protocol_card(
             "sizes": recommender.sizes,
             "sources": recommender.sources,
             "ranking": recommender.ranking,
-            "selected_by": f"validation {training['metric']}" if training else "nothing was selected",
+            "selected_by": selected_by(training) if training else "nothing was selected",
             "seed": training.get("seed"),
         },
         "made": {
@@ -166,6 +166,12 @@ def protocol_card(
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
+
+
+def selected_by(training: dict[str, Any]) -> str:
+    """What chose the weights, in words; `training` is a configuration as manifests hold it."""
+    masking = ", less the user's own history" if training.get("exclude_seen") else ""
+    return f"validation {training['metric']}{masking}"
 
 
 def seen_targets(cases: Cases) -> int:

@@ -1,5 +1,6 @@
 """Losses over the catalogue, summed over targets: a state per target, a vector per item, scores by inner product."""
 
+import math
 from typing import Any
 
 import torch
@@ -95,29 +96,45 @@ def log_normalizer(states: Tensor, vectors: Tensor) -> Tensor:
     return torch.stack(parts).logsumexp(dim=0)
 
 
-def sampled_softmax(states: Tensor, vectors: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
-    """Cross-entropy of the target against shared negatives, without correction for how they were drawn.
+def sampled_softmax(
+    states: Tensor,
+    vectors: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    *,
+    log_q: Tensor | None = None,
+    correct_target: bool = True,
+) -> Tensor:
+    """Cross-entropy of the target against shared negatives, by default without correction for how they were drawn.
 
-        loss = sum_b -h_b.e_{y_b} + log( exp(h_b.e_{y_b}) + sum_{j in S, j != y_b} exp(h_b.e_j) )
+        loss = sum_b -z_{y_b} + log( exp(z_{y_b}) + sum_{j in S, j != y_b} exp(z_j) ),   z_i = h_b.e_i
 
-    With uniform draws the correction is the same for every item and cancels. A negative that is the target of a row
-    is left out of that row, so that with S = all items this equals `softmax_cross_entropy`.
+    A negative that is the target of a row is left out of that row, so that with S = all items this equals
+    `softmax_cross_entropy`.
 
     Args:
         states: (B, D).
         vectors: (N, D).
         targets: (B,) int64 in [0, N).
         negatives: (S,) int64 in [0, N), shared by all rows.
+        log_q: (N,) logarithms of the probabilities by which negatives are drawn; None: no correction.
+        correct_target: with `log_q`: True: z_i - log q_i stands in place of every z_i, which for uniform draws changes
+            nothing. False: z_j - log(S q_j) in place of those of negatives alone; their sum is then an unbiased
+            estimate of that over all items but the target.
 
     Returns:
         A scalar, summed over B.
 
-    Source: eSASRec's loss (arXiv 2508.06450), with one set of negatives per call instead of one per position.
+    Source: eSASRec's loss (arXiv 2508.06450), with one set of negatives per call instead of one per position;
+    corrections: Bengio & Senecal 2008 (adaptive importance sampling), and the logQ correction of two-tower retrieval.
     """
     positive = (states * F.embedding(targets, vectors)).sum(dim=1, keepdim=True)  # (B, 1)
-    negative = states @ F.embedding(negatives, vectors).T  # (B, S)
+    negative = (states @ F.embedding(negatives, vectors).T).to(positive.dtype)  # (B, S)
+    if log_q is not None:
+        positive = positive - log_q[targets, None] if correct_target else positive
+        negative = negative - log_q[negatives] - (0.0 if correct_target else math.log(len(negatives)))
     negative = negative.masked_fill(negatives == targets[:, None], -torch.inf)
-    logits = torch.cat([positive, negative.to(positive.dtype)], dim=1).float()
+    logits = torch.cat([positive, negative], dim=1).float()
     return F.cross_entropy(logits, torch.zeros_like(targets), reduction="sum")
 
 
@@ -168,6 +185,34 @@ def binary_cross_entropy(states: Tensor, vectors: Tensor, targets: Tensor, negat
     positive = (states * F.embedding(targets, vectors)).sum(dim=1).float()
     negative = (states * F.embedding(negatives, vectors)).sum(dim=1).float()
     return -(F.logsigmoid(positive) + F.logsigmoid(-negative)).sum()
+
+
+def calibrated_binary_cross_entropy(
+    states: Tensor, vectors: Tensor, targets: Tensor, negatives: Tensor, *, calibration: float
+) -> Tensor:
+    """The target against shared negatives, its probability s(z) lowered to s(z)^b to make up for their small number.
+
+        loss = 1 / (1 + S) sum_b -b log s(z_{y_b}) - sum_{j in S, j != y_b} log(1 - s(z_j)),   z_i = h_b.e_i
+        b    = a (t (1 - 1/a) + 1/a),   a = min(1, S / (N - 1)) the share of the other items that are drawn
+
+    Args:
+        states: (B, D).
+        vectors: (N, D), N >= 2.
+        targets: (B,) int64 in [0, N).
+        negatives: (S,) int64 in [0, N), shared by all rows.
+        calibration: t in [0, 1]. 0: plain binary cross-entropy; 1: b = a, and s(z)^b estimates the probability.
+
+    Returns:
+        A scalar, summed over B.
+
+    Source: Petrov & Macdonald 2023, gSASRec (arXiv 2308.07192), with one set of negatives per call.
+    """
+    share = min(1.0, len(negatives) / (len(vectors) - 1))
+    power = share * (calibration * (1 - 1 / share) + 1 / share)
+    positive = (states * F.embedding(targets, vectors)).sum(dim=1).float()
+    negative = (states @ F.embedding(negatives, vectors).T).float()
+    others = F.softplus(negative).masked_fill(negatives == targets[:, None], 0.0)  # -log(1 - s(z)) = softplus(z)
+    return (others.sum() - power * F.logsigmoid(positive).sum()) / (1 + len(negatives))
 
 
 def labels_cross_entropy(states: Tensor, vectors: Tensor, rows: Tensor, labels: Tensor) -> Tensor:

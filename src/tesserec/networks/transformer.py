@@ -75,10 +75,12 @@ def pack(sequences: Sequences) -> Packed:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, filled: Tensor | None = None) -> Tensor:
-    """(B, H, T, D) -> (B, H, T, D). In float32 on a CPU: its bfloat16 kernel takes two to twenty times as long.
+    """q (B, H, S, D), k and v (B, H, T, D) -> (B, H, S, D).
+
+    In float32 on a CPU: its bfloat16 kernel takes two to twenty times as long.
 
     Args:
-        filled: (B, 1, 1, T) bool, the places that can be looked at; None: all.
+        filled: (B, 1, S, T) bool, the places that each can look at, or (B, 1, 1, T), that all can; None: all.
     """
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=filled, is_causal=causal)

@@ -339,6 +339,10 @@ class ScoringRecommender(Recommender):
     def score(self, histories: Sequences) -> FloatArray:
         """(M, N) float32, larger is better, -inf for items that cannot be recommended. The array is the caller's."""
 
+    def _score_cases(self, cases: Cases) -> FloatArray:
+        """What `rank` goes by; a method that is to know more of a case than its history says so in its settings."""
+        return self.score(cases.histories)
+
     def _recommend(self, histories: Sequences, k: int, candidates: Candidates) -> Recommendations:
         scores = self.score(histories)
         candidates.mask(scores)
@@ -351,7 +355,7 @@ class ScoringRecommender(Recommender):
         with progress.task("ranking", len(cases)) as task:
             for block in blocks(len(cases)):
                 part = cases.take(np.arange(len(cases))[block])
-                scores = self.score(part.histories)
+                scores = self._score_cases(part)
                 Candidates(denied=part.histories if exclude_seen else None).mask(scores)
                 target = scores[np.arange(len(part)), part.targets][:, None]
                 found[block] = np.isfinite(target[:, 0])

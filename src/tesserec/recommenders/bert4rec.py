@@ -19,7 +19,6 @@ Differences from the paper (its public code where the paper is silent), each wit
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +30,6 @@ from tesserec.data.splits import Split
 from tesserec.errors import ConfigError
 from tesserec.functional.losses import softmax_cross_entropy
 from tesserec.networks.transformer import Packed, SequenceSettings, pack, small_weights
-from tesserec.progress import Progress
 from tesserec.recommenders.cloze import (
     ClozeNetwork,
     ClozeSteps,
@@ -43,11 +41,9 @@ from tesserec.recommenders.cloze import (
 )
 from tesserec.recommenders.item_table import ItemTableRecommender
 from tesserec.recommenders.next_item import PART_OVERHEAD
-from tesserec.recommenders.validation import train_by_validation
 from tesserec.training.batching import parts_by_length
 from tesserec.training.config import TrainingConfig
 from tesserec.training.loop import Step
-from tesserec.training.seeds import seeded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,14 +149,8 @@ class BERT4Rec(ItemTableRecommender):
     def _make_network(self, n_items: int) -> BERT4RecNetwork:
         return BERT4RecNetwork(n_items, self.config)
 
-    def _fit(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
-        training = self.training
-        objective = Cloze(split.train, split.n_items, self.config, training)
-        with seeded(training.seed):
-            self.network = self._make_network(split.n_items)
-        self.log = train_by_validation(
-            self, self.network, objective, split, training, checkpoints=checkpoints, progress=progress
-        )
+    def _objective(self, split: Split) -> Cloze:
+        return Cloze(split.train, split.n_items, self.config, self.training)
 
     def _inputs(self, histories: Sequences) -> Sequences:
         """The latest `max_length - 1` items of each history, and MASK."""

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from tesserec.artifacts import read_manifest
 from tesserec.config import build, to_dict
 from tesserec.data.catalogue import Catalogue
+from tesserec.data.join import item_domains
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
 from tesserec.errors import ArtifactError, ConfigError, DataError
 from tesserec.functional.losses import in_batch_softmax
-from tesserec.networks.transformer import Packed, SequenceEncoder
+from tesserec.networks.transformer import Packed, SequenceEncoder, pack
 from tesserec.progress import Progress
 from tesserec.recommenders.base import ScoringRecommender
 from tesserec.recommenders.next_item import NextItemSettings, NextItemSteps, Part, last_states
@@ -322,11 +323,7 @@ class ItemVectorRecommender(ScoringRecommender):
 
     def _item_domains(self, split: Split) -> IntArray | None:
         """(N,) numbers of the items' domains, where training asks for them and the item table has a column `domain`."""
-        items = split.dataset.items
-        if self.config.domains == "natural" or "domain" not in items.columns:
-            return None
-        _, numbers = np.unique(items["domain"].cast(str).to_numpy(), return_inverse=True)
-        return numbers
+        return None if self.config.domains == "natural" else item_domains(split.dataset)
 
     def _train(
         self, split: Split, tables: Sequence[Tensor], checkpoints: Path | None, progress: Progress
@@ -437,9 +434,14 @@ class ItemVectorRecommender(ScoringRecommender):
     @torch.inference_mode()
     def score(self, histories: Sequences) -> FloatArray:
         network, vectors = self._fitted_network, self._vectors
+
+        def encode(some: Sequences) -> Tensor:
+            packed = pack(some).to(vectors.device)
+            return network.encode(packed, vectors[packed.items])
+
         states = last_states(
             histories.last(self.config.max_length),
-            lambda packed: network.encode(packed, vectors[packed.items]),
+            encode,
             width=network.encoder.width,
             device=vectors.device,
         )

@@ -98,14 +98,13 @@ class EpochSteps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NextItemSettings(SequenceSettings):
-    """The transformer over a history, and against which items the next one is to win."""
+class NextItemLoss:
+    """Against which items the next one is to win."""
 
     loss: Literal["softmax", "sampled-softmax", "bce"] = "softmax"  # all items, some for all targets, one per target
     n_negatives: int = 256  # of sampled-softmax, shared by all targets that are computed together
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.n_negatives < 1:
             raise ConfigError(f"n_negatives is {self.n_negatives}. Use 1 or more.")
 
@@ -125,19 +124,28 @@ class NextItemSettings(SequenceSettings):
         return against(states, vectors, targets, negatives)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NextItemSettings(NextItemLoss, SequenceSettings):
+    """The transformer over a history, and against which items the next one is to win."""
+
+    def __post_init__(self) -> None:
+        SequenceSettings.__post_init__(self)
+        NextItemLoss.__post_init__(self)
+
+
 def last_states(
-    histories: Sequences, states_of: Callable[[Packed], Tensor], *, width: int, device: torch.device
+    histories: Sequences, states_of: Callable[[Sequences], Tensor], *, width: int, device: torch.device
 ) -> Tensor:
     """(M, D) the state after the last item of each of M histories; zeros for an empty one, so that all items tie.
 
     Args:
-        states_of: the states (P, D) after each token of packed sequences.
+        states_of: the states (P, D) after each token of some of them, packed.
     """
     states = torch.zeros(len(histories), width, device=device)
     filled = np.flatnonzero(histories.lengths)
     for part in parts_by_length(histories.lengths[filled], max_tokens=PLACES_PER_PART, overhead=PART_OVERHEAD):
         rows = filled[part]
-        every = states_of(pack(histories.take(rows)).to(device))
+        every = states_of(histories.take(rows))
         last = np.cumsum(histories.lengths[rows]) - 1
         states[torch.from_numpy(rows).to(device)] = every[torch.from_numpy(last).to(device)]
     return states

@@ -23,7 +23,7 @@ Differences from the paper (its public code where the paper is silent), each wit
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tesserec.artifacts import fingerprint_json, read_json, read_manifest, write_json
+from tesserec.artifacts import fingerprint_json, read_manifest
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
 from tesserec.errors import ConfigError
@@ -49,26 +49,23 @@ from tesserec.recommenders.cloze import (
     masked_places,
     random_prefixes,
 )
-from tesserec.recommenders.item_table import ItemTableRecommender, NextItem
-from tesserec.recommenders.next_item import PART_OVERHEAD, NextItemSettings
-from tesserec.recommenders.validation import train_by_validation
+from tesserec.recommenders.item_table import ItemTableNetwork, ItemTableSettings, PretrainedItemTable
+from tesserec.recommenders.next_item import PART_OVERHEAD
 from tesserec.text.attributes import Attributes, column_attributes, word_attributes
 from tesserec.training.batching import parts_by_length
 from tesserec.training.config import TrainingConfig
 from tesserec.training.devices import autocast, resolve_precision
-from tesserec.training.loop import Step, TrainingLog, train
+from tesserec.training.loop import Step, train
 from tesserec.training.seeds import seeded
 from tesserec.types import BoolArray, IntArray
 
-PRETRAINING_LOG = "pretraining_log.json"
 CHECKED = 1024  # sequences whose loss says when pre-training stops
 
 
 @dataclass(frozen=True, kw_only=True)
-class S3RecConfig(NextItemSettings):
+class S3RecConfig(ItemTableSettings):
     """The network, its pre-training and the loss of its fine-tuning."""
 
-    width: int = 128  # of item embeddings and states
     attributes: Literal["words", "columns"] = "words"  # of the items: frequent words of their texts, or column values
     columns: tuple[str, ...] = ()  # of attributes = "columns"
     separator: str = ","  # between values in one field; "": a field is one value
@@ -86,7 +83,6 @@ class S3RecConfig(NextItemSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_heads(self.width)
         check_room(self.max_length)
         for name in ("pretrain_epochs", "aap", "mip", "map", "sp"):
             if getattr(self, name) < 0:
@@ -292,33 +288,16 @@ class Pretraining(ClozeSteps):
 # -- recommender -------------------------------------------------------------------------------------------------------
 
 
-class S3Rec(ItemTableRecommender):
+class S3Rec(PretrainedItemTable):
     """Next items by a causal transformer that was pre-trained on the attributes of items."""
 
     method = "s3rec"
     config_class = S3RecConfig
+    network: ItemTableNetwork | None
 
     def __init__(self, config: S3RecConfig | None = None, training: TrainingConfig | None = None) -> None:
-        super().__init__(config, training)
-        self.pretraining_log = TrainingLog()  # its "validation" is minus the loss on some training sequences
+        super().__init__(config, training)  # the "validation" of its pre-training is minus the loss on some sequences
         self._attributes_fingerprint = ""  # "": none were read
-
-    def _fit(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
-        training = self.training
-        fine_tuning = NextItem(split.train, self.config, training)
-        with seeded(training.seed):
-            self.network = self._make_network(split.n_items)
-        if self.config.pretrain_epochs:
-            self._pretrain(split, checkpoints / "pretraining" if checkpoints else None, progress)
-        self.log = train_by_validation(
-            self,
-            self.network,
-            fine_tuning,
-            split,
-            training,
-            checkpoints=checkpoints / "fine-tuning" if checkpoints else None,
-            progress=progress,
-        )
 
     def _pretrain(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
         """Item embeddings and encoder as the four tasks leave them."""
@@ -341,19 +320,21 @@ class S3Rec(ItemTableRecommender):
         self._fitted_network.items.load_state_dict(network.items.state_dict())
         self._fitted_network.encoder.load_state_dict(network.encoder.state_dict())
 
+    def _make_network(self, n_items: int) -> ItemTableNetwork:
+        return ItemTableNetwork(n_items, self.config)
+
+    @property
+    def _fitted_network(self) -> ItemTableNetwork:
+        return self._fitted(self.network)
+
     # -- saving --------------------------------------------------------------------------------------------------------
 
     def _extra_sources(self) -> dict[str, str]:
         return {"attributes": self._attributes_fingerprint} if self._attributes_fingerprint else {}
 
-    def _write(self, folder: Path) -> None:
-        super()._write(folder)
-        write_json(folder / PRETRAINING_LOG, asdict(self.pretraining_log))
-
     def _read(self, folder: Path) -> None:
         super()._read(folder)
         self._attributes_fingerprint = read_manifest(folder).sources.get("attributes", "")
-        self.pretraining_log = TrainingLog(**read_json(folder / PRETRAINING_LOG))
 
 
 def item_attributes(split: Split, config: S3RecConfig) -> Attributes:

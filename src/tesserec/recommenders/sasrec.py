@@ -19,25 +19,13 @@ Tokens of all sequences lie in one row, without padding; only attention sees the
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from tesserec.data.splits import Split
-from tesserec.progress import Progress
-from tesserec.recommenders.item_table import ItemTableRecommender, NextItem
-from tesserec.recommenders.next_item import NextItemSettings
-from tesserec.recommenders.validation import train_by_validation
-from tesserec.training.seeds import seeded
+from tesserec.recommenders.item_table import ItemTableRecommender, ItemTableSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class SASRecConfig(NextItemSettings):
+class SASRecConfig(ItemTableSettings):
     """The network and its loss."""
-
-    width: int = 128  # of item embeddings and states
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_heads(self.width)
 
 
 class SASRec(ItemTableRecommender):
@@ -45,12 +33,3 @@ class SASRec(ItemTableRecommender):
 
     method = "sasrec"
     config_class = SASRecConfig
-
-    def _fit(self, split: Split, checkpoints: Path | None, progress: Progress) -> None:
-        training = self.training
-        objective = NextItem(split.train, self.config, training)
-        with seeded(training.seed):
-            self.network = self._make_network(split.n_items)
-        self.log = train_by_validation(
-            self, self.network, objective, split, training, checkpoints=checkpoints, progress=progress
-        )

@@ -37,7 +37,12 @@ def train_by_validation(
     def validate(_: nn.Module) -> float:
         before_ranking()
         return validation_metric(
-            recommender, split, training.metric, n_users=training.validation_users, seed=training.seed
+            recommender,
+            split,
+            training.metric,
+            n_users=training.validation_users,
+            seed=training.seed,
+            exclude_seen=training.exclude_seen,
         )
 
     identity = fingerprint_json([recommender.full_config, recommender.sources, split.name])
@@ -53,13 +58,20 @@ def train_by_validation(
 
 
 def validation_metric(
-    recommender: Recommender, split: Split, metric: str, *, n_users: int | None = None, seed: int = 0
+    recommender: Recommender,
+    split: Split,
+    metric: str,
+    *,
+    n_users: int | None = None,
+    seed: int = 0,
+    exclude_seen: bool = False,
 ) -> float:
     """The mean of a metric over the validation part, by the same ranking and tie rule as the final report.
 
     Args:
         metric: such as `ndcg@10`.
         n_users: so many cases, drawn once by the seed (the same in every call); None, or more than there are: all.
+        exclude_seen: items of the history are no candidates.
 
     Raises:
         ConfigError: there is no such metric.
@@ -67,5 +79,5 @@ def validation_metric(
     cases = split.validation
     if n_users is not None and n_users < len(cases):
         cases = cases.take(np.sort(np.random.default_rng(seed).choice(len(cases), n_users, replace=False)))
-    ranks = recommender.rank(cases)
+    ranks = recommender.rank(cases, exclude_seen=exclude_seen)
     return float(expected_metric(metric, ranks.found, ranks.ahead, ranks.tied).mean())

@@ -29,6 +29,7 @@ class TrainingConfig:
     compile: bool = False  # torch.compile: faster steps after a minute or so of compilation
     validate_every: int = 1  # epochs between validations
     metric: str = "ndcg@10"  # of the validation part; the best weights by it are kept
+    exclude_seen: bool = False  # validate with the items of each history left out, as `evaluation.exclude_seen` does
     patience: int = 10  # validations without a better value before training stops
     validation_users: int | None = None  # validate on so many users drawn once by the seed, None: all
     checkpoint_seconds: float = 60.0  # time between checkpoints
