@@ -14,6 +14,7 @@ from tesserec.config import choose
 from tesserec.data.splits import Cases, Split
 from tesserec.errors import ConfigError, DataError
 from tesserec.evaluation.report import Report
+from tesserec.evaluation.slices import is_repeat, target_popularity
 from tesserec.progress import SILENT, Progress
 from tesserec.recommenders.base import Recommender
 
@@ -67,6 +68,8 @@ def evaluate(
         "target_id": item_ids[cases.targets],
         "history_length": cases.histories.lengths,
         "target_count": split.train_counts[cases.targets],
+        "target_popularity": target_popularity(split, cases),
+        "repeat": is_repeat(cases),
     }
     return Report(card, about_cases, ranks)
 
@@ -144,7 +147,7 @@ def protocol_card(
             "part": part,
             "cases": len(cases),
             "candidates": f"all {split.n_items} items, {masking}",
-            "seen_targets": seen_targets(cases),
+            "seen_targets": int(is_repeat(cases).sum()),
             "cutoffs": list(cutoffs),
             "metric_level": "items; id_ metrics: semantic IDs",
             "tie_rule": TIE_RULE,
@@ -166,10 +169,3 @@ def protocol_card(
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
-
-
-def seen_targets(cases: Cases) -> int:
-    """How many cases ask for an item that is in their own history."""
-    rows, index = cases.histories.positions()
-    seen = cases.histories.values[index] == cases.targets[rows]
-    return len(np.unique(rows[seen]))

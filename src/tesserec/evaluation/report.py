@@ -13,7 +13,7 @@ from tesserec.errors import ConfigError
 from tesserec.functional.metrics import GAINS, expected_metric, id_metric
 from tesserec.recommenders.base import Ranks
 from tesserec.tables import format_table
-from tesserec.types import FloatArray, PathLike
+from tesserec.types import FloatArray, IntArray, PathLike
 
 RANK_COLUMNS = ("found", "ahead", "tied", "id_rank")
 
@@ -26,7 +26,9 @@ class Report:
         card: the protocol card. `card["protocol"]` must be equal for two reports to be compared; `card["model"]` and
             `card["made"]` say what was evaluated, on what and when.
         cases: who and what each case is, M values each: `user_id`, `target_id`, `history_length` (items before the
-            target), `target_count` (events of the target in training: 0 is a cold item).
+            target), `target_count` (events of the target in training: 0 is a cold item), `target_popularity` (the third
+            of the training events that the target is in: 0 head, 1 mid, 2 tail, 3 never trained), `repeat` (whether the
+            target is in the history).
         ranks: where the target of each case stands.
     """
 
@@ -72,6 +74,10 @@ class Report:
         for name, value in self.metrics.items():
             shares[name] = float(self.values(name)[tied].sum() / len(self) / value) if value else 0.0
         return shares
+
+    def take(self, rows: IntArray) -> "Report":
+        """The same report of some of its cases, in this order."""
+        return Report(self.card, {name: column[rows] for name, column in self.cases.items()}, self.ranks.take(rows))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the per-user values, as plain JSON values."""
@@ -157,11 +163,15 @@ def side_by_side(reports: Mapping[str, Report], metrics: Sequence[str]) -> str:
 
 
 def require_comparable(first_name: str, first: Report, second_name: str, second: Report) -> None:
-    """Refuse two reports that follow different protocols, naming where they differ."""
+    """Refuse two reports that follow different protocols, naming where they differ.
+
+    Raises:
+        ConfigError: the protocol parts of their cards are not equal.
+    """
     one, other = first.card["protocol"], second.card["protocol"]
-    differing = [key for key in one if one[key] != other.get(key)]
+    differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     if differing:
-        found = "; ".join(f"{key}: {one[key]} and {other.get(key)}" for key in differing)
+        found = "; ".join(f"{key}: {one.get(key)} and {other.get(key)}" for key in differing)
         raise ConfigError(
             f"The reports of {first_name} and {second_name} follow different protocols ({found}), so they do not go "
             "into one table. Evaluate both again in the same way."

@@ -10,7 +10,7 @@ from tesserec.data.catalogue import Catalogue
 from tesserec.data.dataset import Dataset
 from tesserec.data.splits import Split
 from tesserec.errors import ConfigError, DataError
-from tesserec.evaluation import Comparison, Subject, TearSheet, compare_ids
+from tesserec.evaluation import Subject, TearSheet, TearSheetComparison, compare_ids
 from tesserec.pipeline.recipe import SplitConfig
 from tesserec.pipeline.run import RUN, Run
 from tesserec.text.embeddings import Embeddings
@@ -38,7 +38,7 @@ def inspect_many(
     embeddings: PathLike | None = None,
     uncoded: Uncoded = "refuse",
     every_pair: bool = False,
-) -> Comparison:
+) -> TearSheetComparison:
     """Compare tokenizers of one data set.
 
     Args:

@@ -57,6 +57,10 @@ class Ranks:
     id_rank: IntArray  # (M,) place, from 1, of the target's semantic ID (without IDs: of its score): the papers' way
     exact: BoolArray | None = None  # (M,) for beams: True where the beam's list is proven equal to exact ranking
 
+    def take(self, rows: IntArray) -> "Ranks":
+        """Those of some of the cases."""
+        return Ranks(**{name: column[rows] for name, column in vars(self).items() if column is not None})
+
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
