@@ -186,6 +186,14 @@ def test_ranks_agree_with_recommendations(fitted, split):
     assert np.array_equal(places[certain & listed], ranks.ahead[certain & listed])
 
 
+def test_the_lists_of_a_ranking_are_the_recommendations(fitted, split):
+    for exclude_seen in (False, True):
+        ranks = fitted.rank(split.test, exclude_seen=exclude_seen, list_length=N_ITEMS)
+        answer = fitted.recommend(split.test.histories, k=N_ITEMS, exclude_seen=exclude_seen)
+        assert np.array_equal(ranks.lists, answer.items)
+    assert fitted.rank(split.test).lists is None
+
+
 @pytest.mark.parametrize(("question", "error", "message"), [
     ({"k": 0}, ConfigError, "k is 0"),
     ({"allow": ["item-1", "nothing"]}, DataError, "no item 'nothing'"),

@@ -11,11 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tesserec.config import choose, without_seeds
-from tesserec.errors import ConfigError, DataError
-from tesserec.evaluation.report import RANK_COLUMNS, Report, require_comparable
+from tesserec.config import choose
+from tesserec.errors import ConfigError
+from tesserec.evaluation.beyond_accuracy import beyond_accuracy
+from tesserec.evaluation.report import Report
+from tesserec.evaluation.report_checks import align, require_items_of, require_one_protocol
 from tesserec.evaluation.slices import Slice, slices_of
 from tesserec.functional.statistics import bootstrap_means, holm, percentile_interval, sign_flip_p_values
+from tesserec.text.embeddings import Embeddings
 from tesserec.types import FloatArray
 
 METRICS = ("recall@10", "ndcg@10")
@@ -178,6 +181,7 @@ def compare_reports(
     metrics: Sequence[str] = METRICS,
     reference: str | None = None,
     statistics: StatisticsConfig | None = None,
+    embeddings: Embeddings | None = None,
 ) -> ReportComparison:
     """Compare methods by the reports of their seeds.
 
@@ -187,16 +191,23 @@ def compare_reports(
         metrics: for which intervals and tests are made, such as `ndcg@10`; each enlarges the family of tests.
         reference: the method that the others are compared with; None: the one whose first metric is largest.
         statistics: how.
+        embeddings: of the items' texts, in which the items of a list are alike or not, the same for all methods; None:
+            nothing is said of that.
 
     Raises:
         ConfigError: there is nothing to compare; there is no such metric, or it is given twice; no method is called
             `reference`; reports follow different protocols (the fields are named); one report or seed was given twice;
             reports of one method differ in more than their seed.
         DataError: reports of one protocol are of different users or targets.
+        ArtifactError: the embeddings are of other items.
     """
     config = statistics or StatisticsConfig()
-    _check(reports, metrics)
-    aligned = _align(reports)
+    if not metrics or len(set(metrics)) < len(metrics):
+        raise ConfigError(f"metrics is {list(metrics)}. Name one metric or more, each once.")
+    require_one_protocol(reports)
+    if embeddings is not None:
+        require_items_of(embeddings, reports)
+    aligned = align(reports)
     first = next(iter(aligned.values()))[0]
     values = {  # (M, metrics) of a user, over a method's seeds
         name: np.mean([[one.values(metric) for metric in metrics] for one in of_method], axis=0).T
@@ -231,7 +242,7 @@ def compare_reports(
             intervals=dict(zip(metrics, intervals[row])),
             differences=dict(zip(metrics, tested[row])) if row != at else {},
             slices={label: _slice_values(metrics, *found, row, at) for label, found in in_slices.items()},
-            beyond={},
+            beyond={key: OverSeeds.of(of) for key, of in beyond_accuracy(of_method, embeddings).items()},
             cost=cost_of(of_method),
         )
 
@@ -319,102 +330,15 @@ def cost_of(reports: Sequence[Report]) -> Cost:
 
 def _peak(memory: Mapping[str, Any] | None) -> float | None:
     """What decides whether a machine is large enough: its GPU's memory where one was used, else its own."""
-    return None if memory is None else float(memory["gpu_bytes"] or memory["process_bytes"])
+    if memory is None:
+        return None
+    peak = memory["gpu_bytes"] or memory["process_bytes"]
+    return None if peak is None else float(peak)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if len(known) == len(values) else None
-
-
-# -- what is refused, and the order of users ---------------------------------------------------------------------------
-
-
-def _check(reports: Mapping[str, Sequence[Report]], metrics: Sequence[str]) -> None:
-    if not reports or not all(reports.values()):
-        raise ConfigError("There are no reports to compare. Give one or more of every method.")
-    if not metrics or len(set(metrics)) < len(metrics):
-        raise ConfigError(f"metrics is {list(metrics)}. Name one metric or more, each once.")
-    labelled = [
-        (f"{name} (seed {report.card['model']['seed']})", name, report)
-        for name, of_method in reports.items()
-        for report in of_method
-    ]
-    (first_label, _, first), *others = labelled
-    for label, _, report in others:
-        require_comparable(first_label, first, label, report)
-    for place, (label, name, report) in enumerate(labelled):
-        for other_label, other_name, other in labelled[:place]:
-            if _same(report, other):
-                raise ConfigError(f"One report was given twice, as {other_label} and as {label}. Leave one out.")
-            if name == other_name:
-                _require_seeds_of_one_method(name, other, report)
-
-
-def _same(one: Report, other: Report) -> bool:
-    return one.card == other.card and all(
-        np.array_equal(getattr(one.ranks, column), getattr(other.ranks, column)) for column in RANK_COLUMNS
-    )
-
-
-def _require_seeds_of_one_method(name: str, one: Report, other: Report) -> None:
-    first, second = one.card["model"], other.card["model"]
-    if (first["config"], first["sources"], first["ranking"]) == (
-        second["config"],
-        second["sources"],
-        second["ranking"],
-    ):
-        raise ConfigError(
-            f"Two reports of {name} have the same settings, inputs and seed ({first['seed']}), so they are no two "
-            "draws. Leave one out, or give it a name of its own."
-        )
-    asked, also = ({**without_seeds(model["config"]), "ranking": model["ranking"]} for model in (first, second))
-    differing = _differing(asked, also)
-    if differing:
-        raise ConfigError(
-            f"Reports of {name} differ in more than their seed ({differing}). Give them names of their own."
-        )
-
-
-def _differing(one: Any, other: Any, at: str = "") -> str:
-    """Where two plain values differ first, and how; "" if they do not."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        found = (_differing(one.get(key), other.get(key), f"{at}.{key}" if at else key) for key in {**one, **other})
-        return next((place for place in found if place), "")
-    return "" if one == other else f"{at}: {one} and {other}"
-
-
-def _align(reports: Mapping[str, Sequence[Report]]) -> dict[str, list[Report]]:
-    """The same reports, all with the users in the order of the first one."""
-    first_name, first_reports = next(iter(reports.items()))
-    first = first_reports[0]
-    return {
-        name: [_ordered(report, first, name, first_name) for report in of_method] for name, of_method in reports.items()
-    }
-
-
-def _ordered(report: Report, first: Report, name: str, first_name: str) -> Report:
-    users, wanted = report.cases["user_id"], first.cases["user_id"]
-    if not np.array_equal(users, wanted):
-        missing, more = np.setdiff1d(wanted, users), np.setdiff1d(users, wanted)
-        if len(missing) or len(more) or len(users) != len(wanted):
-            some = ", ".join(map(str, [*missing[:3], *more[:3]]))
-            raise DataError(
-                f"{len(missing)} users of {first_name} are not in a report of {name}, {len(more)} are only there "
-                f"({some}). Compare reports of the same users."
-            )
-        place = np.empty(len(wanted), dtype=np.int64)
-        place[np.argsort(wanted, kind="stable")] = np.argsort(users, kind="stable")
-        report = report.take(place)
-    differing = np.flatnonzero(report.cases["target_id"] != first.cases["target_id"])
-    if len(differing):
-        row = differing[0]
-        raise DataError(
-            f"{len(differing)} users have another target in a report of {name} than in one of {first_name}, the first "
-            f"is {wanted[row]}: {report.cases['target_id'][row]} and {first.cases['target_id'][row]}. Compare reports "
-            "of one split."
-        )
-    return report
 
 
 def _notes(reports: Mapping[str, Sequence[Report]], best: str, slices: Sequence[Slice]) -> list[str]:
