@@ -246,15 +246,20 @@ def compare_reports(
             cost=cost_of(of_method),
         )
 
+    methods = {name: result(row, name) for row, name in enumerate(names)}
+    notes = _notes(reports, "" if chosen else reference, slices)
+    if embeddings is not None and any(method.beyond for method in methods.values()):
+        space = embeddings.config.get("encoder", "embeddings")
+        notes.append(f"text distances are those of {space} vectors (fingerprint {embeddings.fingerprint})")
     return ReportComparison(
         protocol=first.card["protocol"],
         metrics=tuple(metrics),
         reference=reference,
-        methods={name: result(row, name) for row, name in enumerate(names)},
+        methods=methods,
         slices={part.label: len(part.rows) for part in slices},
         statistics=config,
         n_tests=n_tests,
-        notes=tuple(_notes(reports, "" if chosen else reference, slices)),
+        notes=tuple(notes),
     )
 
 
