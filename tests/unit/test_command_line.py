@@ -55,7 +55,19 @@ def test_importing_loads_nothing_heavy(module):
 
 def test_help_names_every_verb():
     text = tesserec("--help").stdout
-    for verb in ("demo", "prepare", "join", "recipes", "run", "inspect", "evaluate", "compare", "recommend", "doctor"):
+    for verb in (
+        "demo",
+        "prepare",
+        "join",
+        "recipes",
+        "run",
+        "inspect",
+        "evaluate",
+        "compare",
+        "misses",
+        "recommend",
+        "doctor",
+    ):
         assert verb in text
         assert tesserec(verb, "--help").exit_code == 0
 
@@ -128,6 +140,19 @@ def test_compare_measures_lists_in_one_space_of_texts(data, popularity, tmp_path
     assert json.loads(tesserec("compare", *sources, *given, "--json").stdout)["methods"] == found
     alone = json.loads(tesserec("compare", popularity, "--json").stdout)["methods"]["popularity"]
     assert "text_distance@10" not in alone["beyond"]
+
+
+def test_misses_says_where_a_beam_lost_the_targets(data, popularity, tmp_path):
+    assert tesserec("run", "tiger", "--data", data, "--out", tmp_path / "run", *TIGER).exit_code == 0
+    options = ("--beam", "3", "--users", "20", "--exact")
+    found = json.loads(tesserec("misses", tmp_path / "run", *options, "--json").stdout)
+    assert found["users"] == 20
+    assert found["kept"] + sum(level["lost"] for level in found["levels"]) == 20
+    assert found["widths"][-1]["certain"] == 1.0
+    assert "median rank" in tesserec("misses", tmp_path / "run", *options).stdout
+    refused(tesserec("misses", popularity), "popularity scores every item")
+    refused(tesserec("misses", tmp_path / "run", "--beam", "0"), "beam_width 0")
+    refused(tesserec("misses", tmp_path / "run", "--users", "0"), "n_users is 0")
 
 
 def test_compare_refuses_what_does_not_belong_together(data, popularity, seeds, tmp_path):

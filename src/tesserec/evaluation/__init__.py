@@ -1,6 +1,7 @@
 """Full ranking, reports with their protocol, and the tear-sheets of tokenizers."""
 
 from tesserec.evaluation.evaluate import CUTOFFS, check_ranking, evaluate, require_generative
+from tesserec.evaluation.misses import Misses, why_missed
 from tesserec.evaluation.report import Report, side_by_side
 from tesserec.evaluation.report_comparison import ReportComparison, StatisticsConfig, compare_reports
 from tesserec.evaluation.stability import Stability, stability
@@ -9,6 +10,7 @@ from tesserec.evaluation.tearsheet_comparison import Subject, TearSheetCompariso
 
 __all__ = [
     "CUTOFFS",
+    "Misses",
     "Report",
     "ReportComparison",
     "Stability",
@@ -24,4 +26,5 @@ __all__ = [
     "require_generative",
     "side_by_side",
     "stability",
+    "why_missed",
 ]

@@ -57,9 +57,8 @@ def evaluate(
     check_ranking(cutoffs, exact, beam_width)
     if not len(cases):
         raise DataError(f"The {part} part of the split {split.name} has no cases. Choose another split or part.")
+    require_fitted_on(recommender, split)
     dataset = split.dataset
-    require_same("The recommender", recommender.dataset_fingerprint, "the data set", dataset.fingerprint,
-                 remedy="Give the data set that it was trained on, or train on this one.")  # fmt: skip
     with _ranking_by(recommender, exact, beam_width):
         memory, started = MemoryMeter(), time.perf_counter()
         ranks = recommender.rank(cases, exclude_seen=exclude_seen, list_length=LIST_LENGTH, progress=progress)
@@ -89,6 +88,16 @@ def check_ranking(cutoffs: Sequence[int], exact: bool, beam_width: int | None) -
         raise ConfigError(f"cutoffs is {list(cutoffs)}. Give one whole number or more, each at least 1 and only once.")
     if beam_width is not None and (exact or beam_width < 1):
         raise ConfigError(f"exact is {exact} and beam_width {beam_width}. Choose one of them, a width of 1 or more.")
+
+
+def require_fitted_on(recommender: Recommender, split: Split) -> None:
+    """Refuse a data set that the recommender was not fitted on.
+
+    Raises:
+        ArtifactError: they do not belong together.
+    """
+    require_same("The recommender", recommender.dataset_fingerprint, "the data set", split.dataset.fingerprint,
+                 remedy="Give the data set that it was trained on, or train on this one.")  # fmt: skip
 
 
 def require_generative(recommender: Recommender | type[Recommender]) -> None:
