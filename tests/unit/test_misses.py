@@ -56,15 +56,17 @@ def test_losses_are_of_the_search_or_of_the_model():
     assert exact.certain_widths is not None
     assert exact.certain_widths.tolist() == [1, 3, 2, 9]
     assert misses().estimated_widths.tolist() == [2, 3, 4, 8]
-    assert [point["estimated"] for point in misses().to_dict()["widths"][:3]] == [0.0, 0.75, 1.0]
+    widths = misses(beam_width=5).to_dict()["widths"]
+    assert [point["estimated"] for point in widths[:3]] == [0.0, 0.75, None]  # of wider beams this one knows nothing
+    assert [point["certain"] for point in exact.to_dict()["widths"][:3]] == [0.25, 0.75, 1.0]
     assert misses().certain_widths is None
 
 
 def test_the_text_says_what_is_an_estimate_and_what_is_certain():
     text = misses().text()
     assert "at most 1 (25.0%)" in text
-    assert "\ncertain" not in text
-    assert "\ncertain" in misses(exact_ranks=np.ones((4, 2), dtype=np.int64)).text()
+    assert "%" not in next(line for line in text.splitlines() if line.startswith("certain"))
+    assert "certain    100.0%" in misses(exact_ranks=np.ones((4, 2), dtype=np.int64)).text()
     assert "no candidates: 3" in misses(not_candidates=3).text()
 
 

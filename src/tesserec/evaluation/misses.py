@@ -83,7 +83,8 @@ class Misses:
         """(M,) a width that might have kept the target: its worst rank over the levels in this beam.
 
         Equal to or below `beam_width` for those kept and above it for those lost. For the lost it is an estimate from
-        below, often far below: a wider beam brings further competitors on every level but the first.
+        below, often far below, as a wider beam brings further competitors on every level but the first: no share of
+        kept targets is made from it beyond the beam's own width.
         """
         widths: IntArray = self.ranks.max(axis=1)
         return widths
@@ -142,7 +143,7 @@ class Misses:
             "widths": [
                 {
                     "width": width,
-                    "estimated": float((self.estimated_widths <= width).mean()),
+                    "estimated": float((self.estimated_widths <= width).mean()) if width <= self.beam_width else None,
                     "certain": None if certain is None else float((certain <= width).mean()),
                 }
                 for width in WIDTHS
@@ -160,7 +161,7 @@ class Misses:
         curve = [["width", *(f"{point['width']:,}" for point in found["widths"])]]
         for name in ("estimated", "certain"):
             shares = [point[name] for point in found["widths"]]
-            curve += [[name, *(f"{share:.1%}" for share in shares)]] if None not in shares else []
+            curve.append([name, *("-" if share is None else f"{share:.1%}" for share in shares)])
         search, top = found["lost_to_search"], found[f"lost_to_search_from_top_{TOP}"]
         bound = "" if self.exact_ranks is not None else "at most "
         lines = [
@@ -173,7 +174,7 @@ class Misses:
             f"lost by the search from the best {self.beam_width} IDs: {bound}{search:,} ({search / n_users:.1%})",
             f"lost by the search from the best {TOP} IDs: {bound}{top:,} ({top / n_users:.1%})",
             "",
-            "targets that a beam of each width keeps (estimated: from this beam, too many; certain: whatever it drops)",
+            "targets that a beam of each width keeps (estimated: by ranks in this one; certain: among all prefixes)",
             format_table(curve, align="lr"),
         ]
         if self.not_candidates:
