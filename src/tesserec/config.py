@@ -56,6 +56,13 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
+def without_seeds(value: Any) -> Any:
+    """Plain values less every entry called `seed`: what two of a kind have in common that differ in chance alone."""
+    if isinstance(value, Mapping):
+        return {key: without_seeds(entry) for key, entry in value.items() if key != "seed"}
+    return value
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_dict(value)

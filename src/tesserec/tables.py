@@ -1,4 +1,4 @@
-"""Text tables for terminals."""
+"""Tables of text, for terminals and in Markdown."""
 
 from collections.abc import Sequence
 
@@ -21,3 +21,21 @@ def format_table(rows: Sequence[Sequence[str]], *, align: str) -> str:
     return "\n".join(
         "  ".join(pad[side](cell, width) for cell, side, width in zip(row, sides, widths)).rstrip() for row in rows
     )
+
+
+def markdown_table(rows: Sequence[Sequence[str]], *, align: str) -> str:
+    """Rows of equally many cells as a Markdown table; the first row is its header.
+
+    Args:
+        align: as for `format_table`.
+
+    >>> print(markdown_table([["", "@5"], ["recall|hit", ".25"]], align="lr"))
+    |  | @5 |
+    |:---|---:|
+    | recall\\|hit | .25 |
+    """
+    header, *others = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    sides = {"l": ":---", "r": "---:"}
+    rule = "|".join(sides[side] for side in align + align[-1] * (len(header) - len(align)))
+    lines = [f"| {' | '.join(row)} |" for row in (header, *others)]
+    return "\n".join([lines[0], f"|{rule}|", *lines[1:]])

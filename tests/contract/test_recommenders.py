@@ -12,6 +12,7 @@ from tesserec.data import Dataset
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split, leave_one_out
 from tesserec.errors import ArtifactError, ConfigError, DataError
+from tesserec.evaluation import why_missed
 from tesserec.recommenders import RECOMMENDERS, load_recommender, make_recommender, recommender_class
 from tesserec.recommenders.base import Recommender
 from tesserec.text.embeddings import Embeddings
@@ -188,6 +189,24 @@ def test_ranks_agree_with_recommendations(fitted, split):
     certain = ranks.found & (ranks.tied == 1)
     assert np.array_equal(listed[certain], ranks.ahead[certain] < 5)
     assert np.array_equal(places[certain & listed], ranks.ahead[certain & listed])
+
+
+def test_the_lists_of_a_ranking_are_the_recommendations(fitted, split):
+    for exclude_seen in (False, True):
+        ranks = fitted.rank(split.test, exclude_seen=exclude_seen, list_length=N_ITEMS)
+        answer = fitted.recommend(split.test.histories, k=N_ITEMS, exclude_seen=exclude_seen)
+        assert np.array_equal(ranks.lists, answer.items)
+    assert fitted.rank(split.test).lists is None
+
+
+@pytest.mark.parametrize("method", [name for name in RECOMMENDERS if recommender_class(name).is_generative])
+def test_following_the_targets_of_a_beam_finds_those_that_it_ranks(method, split, semantic_ids, embeddings):
+    generative = made(method, semantic_ids, embeddings).fit(split)
+    generative.beam_width = 5
+    found = why_missed(generative, split, part="test", beam_width=5)
+    assert np.array_equal(~found.lost, generative.rank(split.test).found)
+    assert found.lost.any()
+    assert not found.lost.all()
 
 
 @pytest.mark.parametrize(("question", "error", "message"), [

@@ -5,7 +5,8 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from tesserec.functional.metrics import expected_metric
+from tesserec.evaluation import CUTOFFS
+from tesserec.functional.metrics import GAINS, expected_metric, id_metric
 
 
 def ranks_of(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -14,7 +15,7 @@ def ranks_of(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 @pytest.mark.filterwarnings("ignore")  # of numba inside ranx
-def test_without_ties_recall_ndcg_and_mrr_equal_ranx(monkeypatch):
+def test_without_ties_every_metric_of_every_user_equals_ranx(monkeypatch):
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")  # compiling ranx takes longer than running it
     from ranx import Qrels, Run, evaluate
 
@@ -23,9 +24,12 @@ def test_without_ties_recall_ndcg_and_mrr_equal_ranx(monkeypatch):
     targets = rng.integers(0, 60, size=40)
     qrels = Qrels({f"u{user}": {f"i{target}": 1} for user, target in enumerate(targets)})
     run = Run({f"u{user}": {f"i{item}": value for item, value in enumerate(row)} for user, row in enumerate(scores)})
-    for name in ("recall@5", "recall@20", "ndcg@10", "ndcg@50", "mrr@10"):
-        theirs = evaluate(qrels, run, name)
-        assert expected_metric(name, *ranks_of(scores, targets)).mean() == pytest.approx(theirs, abs=1e-9)
+    found, ahead, tied = ranks_of(scores, targets)
+    for name in (f"{gain}@{cutoff}" for gain in GAINS for cutoff in CUTOFFS):
+        theirs = evaluate(qrels, run, name, return_mean=False)  # of every user, in order of their names
+        order = np.argsort([f"u{user}" for user in range(len(scores))])
+        assert expected_metric(name, found, ahead, tied)[order] == pytest.approx(theirs, abs=1e-9)
+        assert id_metric(f"id_{name}", found, ahead + 1)[order] == pytest.approx(theirs, abs=1e-9)
 
 
 def test_with_ties_the_expectation_equals_the_mean_over_every_order():

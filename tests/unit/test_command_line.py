@@ -55,7 +55,19 @@ def test_importing_loads_nothing_heavy(module):
 
 def test_help_names_every_verb():
     text = tesserec("--help").stdout
-    for verb in ("demo", "prepare", "join", "recipes", "run", "inspect", "evaluate", "recommend", "doctor"):
+    for verb in (
+        "demo",
+        "prepare",
+        "join",
+        "recipes",
+        "run",
+        "inspect",
+        "evaluate",
+        "compare",
+        "misses",
+        "recommend",
+        "doctor",
+    ):
         assert verb in text
         assert tesserec(verb, "--help").exit_code == 0
 
@@ -75,6 +87,94 @@ def test_evaluate_can_rank_another_part_without_seen_items_and_save_the_report(p
     assert protocol["part"] == "validation"
     assert "history" in protocol["candidates"]
     assert (out / "per_user.parquet").exists()
+
+
+@pytest.fixture(scope="module")
+def seeds(data, tmp_path_factory) -> list[Path]:
+    """Two runs of one recipe that differ in their seed alone."""
+    folder = tmp_path_factory.mktemp("seeds")
+    small = ("--set", "training.max_steps=2", "--set", "recommender.width=8", "--set", "recommender.n_heads=1")
+    for seed in (0, 1):
+        run = ("run", "sasrec", "--data", data, "--out", folder / f"sasrec-{seed}", "--set", f"training.seed={seed}")
+        assert tesserec(*run, *small).exit_code == 0
+    return [folder / f"sasrec-{seed}" for seed in (0, 1)]
+
+
+def test_compare_groups_seeds_of_a_recipe_and_takes_names_and_saved_reports(popularity, seeds, tmp_path):
+    options = ("--metric", "recall@5", "--reference", "popularity")
+    found = json.loads(tesserec("compare", *seeds, popularity, *options, "--json").stdout)
+    assert list(found["methods"]) == ["sasrec", "popularity"]
+    assert found["methods"]["sasrec"]["seeds"] == [0, 1]
+    assert found["metrics"] == ["recall@5"]
+    reports = [json.loads((run / "report" / "report.json").read_text())["metrics"]["recall@5"] for run in seeds]
+    assert found["methods"]["sasrec"]["metrics"]["recall@5"]["seeds"] == pytest.approx(reports)
+    assert found["methods"]["sasrec"]["cost"]["training_seconds"] > 0
+    assert 0 < found["methods"]["sasrec"]["beyond"]["coverage@10"]["mean"] <= 1
+    assert sum(cases for name, cases in found["slices"].items() if name.startswith("popularity")) == 60
+    named = ("compare", *(f"mine={run / 'report'}" for run in seeds), f"best={popularity}")
+    again = json.loads(tesserec(*named, "--metric", "recall@5", "--json", "--reference", "best").stdout)
+    assert list(again["methods"]) == ["mine", "best"]
+    assert again["methods"]["mine"]["differences"] == found["methods"]["sasrec"]["differences"]
+    apart = json.loads(tesserec("compare", seeds[0], f"second={seeds[1]}", "--json").stdout)
+    assert list(apart["methods"]) == ["sasrec", "second"]
+    page = tesserec("compare", *seeds, popularity, "--markdown").stdout
+    assert "| popularity | 1 |" in page
+    assert tesserec("compare", *seeds, popularity).stdout.startswith("test part of leave-one-out, 60 users")
+
+
+def test_compare_calls_recipes_of_one_name_by_their_paths(data, popularity, seeds, tmp_path):
+    other = tmp_path / "wider"
+    small = ("--set", "training.max_steps=2", "--set", "recommender.width=16", "--set", "recommender.n_heads=1")
+    assert tesserec("run", "sasrec", "--data", data, "--out", other, *small).exit_code == 0
+    found = json.loads(tesserec("compare", *seeds, other, "--json").stdout)["methods"]
+    assert {name: len(method["seeds"]) for name, method in found.items()} == {"sasrec-0": 2, "wider": 1}
+    refused(tesserec("compare", f"a={seeds[0]}", f"a={other}"), "a differ in more than their seed (recommender.width")
+
+
+def test_compare_measures_lists_in_one_space_of_texts(data, popularity, tmp_path):
+    assert tesserec("run", "tiger", "--data", data, "--out", tmp_path / "tiger", *TIGER).exit_code == 0
+    sources = (popularity, tmp_path / "tiger")
+    found = json.loads(tesserec("compare", *sources, "--json").stdout)["methods"]
+    assert all(0 < method["beyond"]["text_distance@10"]["mean"] < 2 for method in found.values())
+    given = ("--embeddings", tmp_path / "tiger" / "embeddings")
+    assert json.loads(tesserec("compare", *sources, *given, "--json").stdout)["methods"] == found
+    alone = json.loads(tesserec("compare", popularity, "--json").stdout)["methods"]["popularity"]
+    assert "text_distance@10" not in alone["beyond"]
+
+
+def test_misses_says_where_a_beam_lost_the_targets(data, popularity, tmp_path):
+    assert tesserec("run", "tiger", "--data", data, "--out", tmp_path / "run", *TIGER).exit_code == 0
+    options = ("--beam", "3", "--users", "20", "--exact")
+    found = json.loads(tesserec("misses", tmp_path / "run", *options, "--json").stdout)
+    assert found["users"] == 20
+    assert found["kept"] + sum(level["lost"] for level in found["levels"]) == 20
+    assert found["widths"][-1]["certain"] == 1.0
+    assert "median rank" in tesserec("misses", tmp_path / "run", *options).stdout
+    refused(tesserec("misses", popularity), "popularity scores every item")
+    refused(tesserec("misses", tmp_path / "run", "--beam", "0"), "beam_width 0")
+    refused(tesserec("misses", tmp_path / "run", "--users", "0"), "n_users is 0")
+
+
+def test_compare_refuses_what_does_not_belong_together(data, popularity, seeds, tmp_path):
+    masked, validation = tmp_path / "masked", tmp_path / "validation"
+    assert tesserec("evaluate", popularity, "--exclude-seen", "--out", masked).exit_code == 0
+    assert tesserec("evaluate", popularity, "--part", "validation", "--out", validation).exit_code == 0
+    refused(tesserec("compare", seeds[0], masked), "different protocols (", "candidates: ", "own history")
+    refused(tesserec("compare", seeds[0], validation), "part: test and validation")
+    other = tmp_path / "other"
+    synthetic_catalogue(SyntheticConfig(n_users=60, n_items=60)).save(other)
+    assert tesserec("run", "popularity", "--data", other, "--out", tmp_path / "run").exit_code == 0
+    refused(tesserec("compare", seeds[0], tmp_path / "run"), "dataset: ", "follow different protocols")
+    refused(tesserec("compare", seeds[0], seeds[0]), "given twice")
+    refused(tesserec("compare", seeds[0], f"a={seeds[0] / 'report'}"), "given twice")
+    refused(tesserec("compare", tmp_path / "none"), "no folder", "none")
+    refused(tesserec("compare", data), "'dataset'", "'report'")
+    refused(tesserec("compare", popularity, "--metric", "ndgc@10"), "Did you mean 'ndcg'")
+    refused(tesserec("compare", popularity, "--reference", "popular"), "Did you mean 'popularity'")
+    (tmp_path / "run" / "report" / "per_user.parquet").write_bytes(b"x")
+    refused(tesserec("compare", tmp_path / "run"), "is damaged")
+    np.save(tmp_path / "v.npy", np.zeros((60, 2)))
+    refused(tesserec("compare", popularity, "--embeddings", tmp_path / "none"), "none")
 
 
 def test_recommend_gives_titles_within_the_limits_asked_for(popularity):

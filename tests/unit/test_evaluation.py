@@ -92,6 +92,35 @@ def test_a_saved_report_gives_the_same_values_back(tmp_path: Path):
     assert again.cases["target_count"].tolist() == [0, 2, 0]
 
 
+def test_a_report_keeps_the_lists_and_what_they_are_like(tmp_path: Path):
+    report = report_of([5, 4, 3, 2, 1])
+    report.save(tmp_path / "report")
+    for one in (report, Report.load(tmp_path / "report")):
+        assert one.ranks.lists is not None
+        assert one.ranks.lists.tolist() == [[0, 1, 2, 3, 4, -1, -1, -1, -1, -1]] * 3
+    # training events of items 0 to 4 are 2, 2, 0, 0, 2: the mean percentile of all items is .5
+    assert report.cases["list_popularity"].tolist() == pytest.approx([0.5] * 3)
+    masked = report_of([5, 4, 3, 2, 1], exclude_seen=True)
+    assert masked.ranks.lists is not None
+    assert masked.ranks.lists[0].tolist() == [3, 4] + [-1] * 8
+    assert masked.cases["list_popularity"][0] == pytest.approx((0.2 + 0.7) / 2)
+
+
+def test_cases_know_repeats_and_the_popularity_of_their_targets():
+    split = make_split([[0, 0, 0, 0, 1, 0], [0, 1, 1, 2, 3], [1, 2, 0, 1], [2, 3, 4]])
+    cases = evaluate(Fixed([5, 4, 3, 2, 1]).fit(split), split).cases  # events in training: 5, 3, 2, 0 and 0
+    assert cases["repeat"].tolist() == [True, False, True, False]
+    assert cases["target_count"].tolist() == [5, 0, 3, 0]
+    assert cases["target_popularity"].tolist() == [0, 3, 1, 3]
+
+
+def test_the_card_says_what_training_and_ranking_took():
+    made = report_of([5, 4, 3, 2, 1]).card["made"]
+    assert made["training_seconds"] is None
+    assert made["training_memory"] is None
+    assert made["ranking_memory"]["process_bytes"] > 1e7
+
+
 def test_a_damaged_report_is_refused(tmp_path: Path):
     report_of([5, 4, 3, 2, 1]).save(tmp_path / "report")
     (tmp_path / "report" / "per_user.parquet").write_bytes(b"no parquet")

@@ -21,7 +21,9 @@ def test_the_examples_of_recipes_and_evaluation_run(tmp_path, monkeypatch, capsy
     for page in ("recipes.md", "evaluation.md"):
         for block in blocks(page, "python"):
             exec(compile(block, page, "exec"), {})
-    assert capsys.readouterr().out.count("ndcg") == 4  # two reports, each with ndcg and id_ndcg
+    printed = capsys.readouterr().out
+    assert printed.count("ndcg  ") == 4  # two reports, each with ndcg and id_ndcg
+    assert "| sasrec | 1 |" in printed
     assert (tmp_path / "reports" / "sasrec" / "per_user.parquet").exists()
 
 

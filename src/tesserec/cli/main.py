@@ -7,12 +7,14 @@ import sys
 import typer
 
 from tesserec import __version__
+from tesserec.cli.compare import compare
 from tesserec.cli.demo import demo
 from tesserec.cli.doctor import doctor
 from tesserec.cli.evaluate import evaluate
 from tesserec.cli.inspect import inspect
 from tesserec.cli.join import join
 from tesserec.cli.lm import lm
+from tesserec.cli.misses import misses
 from tesserec.cli.output import reporting
 from tesserec.cli.prepare import prepare
 from tesserec.cli.recipes import recipes
@@ -25,7 +27,7 @@ from tesserec.cli.run import run
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for verb in (demo, prepare, join, recipes, run, inspect, evaluate, recommend, doctor):
+for verb in (demo, prepare, join, recipes, run, inspect, evaluate, compare, misses, recommend, doctor):
     app.command()(reporting(verb))
 app.add_typer(lm)
 

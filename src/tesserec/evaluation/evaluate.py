@@ -14,10 +14,14 @@ from tesserec.config import choose
 from tesserec.data.splits import Cases, Split
 from tesserec.errors import ConfigError, DataError
 from tesserec.evaluation.report import Report
+from tesserec.evaluation.slices import is_repeat, target_popularity
+from tesserec.functional.list_statistics import list_means, mid_percentiles
+from tesserec.memory import MemoryMeter, PeakMemory
 from tesserec.progress import SILENT, Progress
 from tesserec.recommenders.base import Recommender
 
 CUTOFFS = (1, 5, 10, 20, 50)
+LIST_LENGTH = 10  # best items kept of every case, for what they are like apart from hits
 TIE_RULE = "tied items and items of one semantic ID share their places: expectation over all orders"
 
 
@@ -53,21 +57,24 @@ def evaluate(
     check_ranking(cutoffs, exact, beam_width)
     if not len(cases):
         raise DataError(f"The {part} part of the split {split.name} has no cases. Choose another split or part.")
+    require_fitted_on(recommender, split)
     dataset = split.dataset
-    require_same("The recommender", recommender.dataset_fingerprint, "the data set", dataset.fingerprint,
-                 remedy="Give the data set that it was trained on, or train on this one.")  # fmt: skip
     with _ranking_by(recommender, exact, beam_width):
-        started = time.perf_counter()
-        ranks = recommender.rank(cases, exclude_seen=exclude_seen, progress=progress)
+        memory, started = MemoryMeter(), time.perf_counter()
+        ranks = recommender.rank(cases, exclude_seen=exclude_seen, list_length=LIST_LENGTH, progress=progress)
         seconds = time.perf_counter() - started
-        card = protocol_card(recommender, split, part, cases, exclude_seen, cutoffs, seconds)
+        card = protocol_card(recommender, split, part, cases, exclude_seen, cutoffs, seconds, memory.peak())
     item_ids, user_ids = np.array(dataset.catalogue.item_ids), np.array(dataset.user_ids)
     about_cases = {
         "user_id": user_ids[cases.users],
         "target_id": item_ids[cases.targets],
         "history_length": cases.histories.lengths,
         "target_count": split.train_counts[cases.targets],
+        "target_popularity": target_popularity(split, cases),
+        "repeat": is_repeat(cases),
     }
+    if ranks.lists is not None:
+        about_cases["list_popularity"] = list_means(ranks.lists, mid_percentiles(split.train_counts))
     return Report(card, about_cases, ranks)
 
 
@@ -81,6 +88,16 @@ def check_ranking(cutoffs: Sequence[int], exact: bool, beam_width: int | None) -
         raise ConfigError(f"cutoffs is {list(cutoffs)}. Give one whole number or more, each at least 1 and only once.")
     if beam_width is not None and (exact or beam_width < 1):
         raise ConfigError(f"exact is {exact} and beam_width {beam_width}. Choose one of them, a width of 1 or more.")
+
+
+def require_fitted_on(recommender: Recommender, split: Split) -> None:
+    """Refuse a data set that the recommender was not fitted on.
+
+    Raises:
+        ArtifactError: they do not belong together.
+    """
+    require_same("The recommender", recommender.dataset_fingerprint, "the data set", split.dataset.fingerprint,
+                 remedy="Give the data set that it was trained on, or train on this one.")  # fmt: skip
 
 
 def require_generative(recommender: Recommender | type[Recommender]) -> None:
@@ -126,6 +143,7 @@ def protocol_card(
     exclude_seen: bool,
     cutoffs: Sequence[int],
     seconds: float,
+    memory: PeakMemory,
 ) -> dict[str, Any]:
     """Everything one must know to read a number, written by the machine that made it.
 
@@ -136,6 +154,7 @@ def protocol_card(
     masking = "less the user's own history" if exclude_seen else "nothing masked"
     config = recommender.full_config
     training = config.get("training") or {}
+    logs = recommender.training_logs
     return {
         "protocol": {
             "dataset": dataset.fingerprint,
@@ -144,7 +163,7 @@ def protocol_card(
             "part": part,
             "cases": len(cases),
             "candidates": f"all {split.n_items} items, {masking}",
-            "seen_targets": seen_targets(cases),
+            "seen_targets": int(is_repeat(cases).sum()),
             "cutoffs": list(cutoffs),
             "metric_level": "items; id_ metrics: semantic IDs",
             "tie_rule": TIE_RULE,
@@ -162,7 +181,10 @@ def protocol_card(
             "library": environment.library(),
             "versions": environment.installed("numpy", "torch", "faiss-cpu"),
             "hardware": environment.hardware(),
+            "training_seconds": round(sum(log.seconds for log in logs), 3) if logs else None,
+            "training_memory": largest_memory([log.memory for log in logs]),
             "ranking_seconds": round(seconds, 3),
+            "ranking_memory": memory.to_dict(),
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
@@ -174,8 +196,9 @@ def selected_by(training: dict[str, Any]) -> str:
     return f"validation {training['metric']}{masking}"
 
 
-def seen_targets(cases: Cases) -> int:
-    """How many cases ask for an item that is in their own history."""
-    rows, index = cases.histories.positions()
-    seen = cases.histories.values[index] == cases.targets[rows]
-    return len(np.unique(rows[seen]))
+def largest_memory(peaks: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """The peak of several trainings one after another; None if there are none, or one did not measure."""
+    known = [peak for peak in peaks if peak is not None]
+    if not known or len(known) < len(peaks):
+        return None
+    return max(known, key=lambda peak: (peak["gpu_bytes"] or 0, peak["process_bytes"] or 0))

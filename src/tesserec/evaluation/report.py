@@ -13,9 +13,10 @@ from tesserec.errors import ConfigError
 from tesserec.functional.metrics import GAINS, expected_metric, id_metric
 from tesserec.recommenders.base import Ranks
 from tesserec.tables import format_table
-from tesserec.types import FloatArray, PathLike
+from tesserec.types import FloatArray, IntArray, PathLike
 
 RANK_COLUMNS = ("found", "ahead", "tied", "id_rank")
+LISTS = "list"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +27,10 @@ class Report:
         card: the protocol card. `card["protocol"]` must be equal for two reports to be compared; `card["model"]` and
             `card["made"]` say what was evaluated, on what and when.
         cases: who and what each case is, M values each: `user_id`, `target_id`, `history_length` (items before the
-            target), `target_count` (events of the target in training: 0 is a cold item).
-        ranks: where the target of each case stands.
+            target), `target_count` (events of the target in training: 0 is a cold item), `target_popularity` (the third
+            of the training events that the target is in: 0 head, 1 mid, 2 tail, 3 never trained), `repeat` (whether the
+            target is in the history), `list_popularity` (mean percentile of the list's items by training events).
+        ranks: where the target of each case stands, and the best items of each case.
     """
 
     card: dict[str, Any]
@@ -73,6 +76,10 @@ class Report:
             shares[name] = float(self.values(name)[tied].sum() / len(self) / value) if value else 0.0
         return shares
 
+    def take(self, rows: IntArray) -> "Report":
+        """The same report of some of its cases, in this order."""
+        return Report(self.card, {name: column[rows] for name, column in self.cases.items()}, self.ranks.take(rows))
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the per-user values, as plain JSON values."""
         exact = self.ranks.exact
@@ -114,9 +121,11 @@ class Report:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        columns = {**self.cases, **{name: getattr(self.ranks, name) for name in RANK_COLUMNS}}
+        columns: dict[str, Any] = {**self.cases, **{name: getattr(self.ranks, name) for name in RANK_COLUMNS}}
         if self.ranks.exact is not None:
             columns["exact"] = self.ranks.exact
+        if (lists := self.ranks.lists) is not None:
+            columns[LISTS] = pa.FixedSizeListArray.from_arrays(lists.astype(np.int32).flatten(), lists.shape[1])
         sources = self.card["model"]["sources"]
         with write_artifact(
             folder, kind="report", config=self.card, sizes={"cases": len(self)}, sources=sources
@@ -136,11 +145,20 @@ class Report:
         with open_artifact(folder, kind="report") as (path, manifest):
             card = read_json(path / "report.json")["card"]
             table = pq.read_table(path / "per_user.parquet")
-            columns = {name: table[name].to_numpy() for name in table.column_names}
-            ranks = Ranks(**{name: columns.pop(name) for name in (*RANK_COLUMNS, "exact") if name in columns})
+            columns = {name: table[name].to_numpy() for name in table.column_names if name != LISTS}
+            ranks = Ranks(
+                **{name: columns.pop(name) for name in (*RANK_COLUMNS, "exact") if name in columns},
+                lists=_lists(table[LISTS]) if LISTS in table.column_names else None,
+            )
             if len(table) != manifest.sizes["cases"]:
                 raise ValueError(f"{len(table)} rows, not {manifest.sizes['cases']}")
             return cls(card, columns, ranks)
+
+
+def _lists(column: Any) -> IntArray:
+    """(M, k) item rows from a column of lists that are equally long."""
+    lists: IntArray = column.combine_chunks().flatten().to_numpy().reshape(len(column), column.type.list_size)
+    return lists
 
 
 def side_by_side(reports: Mapping[str, Report], metrics: Sequence[str]) -> str:
@@ -157,11 +175,15 @@ def side_by_side(reports: Mapping[str, Report], metrics: Sequence[str]) -> str:
 
 
 def require_comparable(first_name: str, first: Report, second_name: str, second: Report) -> None:
-    """Refuse two reports that follow different protocols, naming where they differ."""
+    """Refuse two reports that follow different protocols, naming where they differ.
+
+    Raises:
+        ConfigError: the protocol parts of their cards are not equal.
+    """
     one, other = first.card["protocol"], second.card["protocol"]
-    differing = [key for key in one if one[key] != other.get(key)]
+    differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     if differing:
-        found = "; ".join(f"{key}: {one[key]} and {other.get(key)}" for key in differing)
+        found = "; ".join(f"{key}: {one.get(key)} and {other.get(key)}" for key in differing)
         raise ConfigError(
             f"The reports of {first_name} and {second_name} follow different protocols ({found}), so they do not go "
             "into one table. Evaluate both again in the same way."

@@ -79,12 +79,8 @@ def beam_search(
     for level, codebook_size in enumerate(index.codebook_sizes):
         if level > 0:
             log_probs = step(level, parents, codes)  # (B, W, K_l)
-        if log_probs.shape != (*nodes.shape, codebook_size):
-            raise ConfigError(
-                f"At level {level} the model answered with shape {tuple(log_probs.shape)} instead of "
-                f"{(*nodes.shape, codebook_size)}. Give log-probabilities of this level's codes alone."
-            )
-        nodes, parents, scores, dropped = _grow(index, level, nodes, scores, log_probs, beam_width, restriction)
+        require_shape(level, log_probs, (*nodes.shape, codebook_size))
+        nodes, parents, scores, dropped = keep(grow(index, level, nodes, scores, log_probs, restriction), beam_width)
         best_dropped = torch.maximum(best_dropped, dropped)
         codes = index.codes[level][nodes].long().masked_fill(scores == -torch.inf, 0)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
@@ -96,16 +92,50 @@ def beam_search(
     return BeamResult(paths, nodes, scores, exact=(last > best_dropped) | (best_dropped == -torch.inf))
 
 
-def _grow(
+def require_shape(level: int, log_probs: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a model's answer of another shape than the index asks for.
+
+    Raises:
+        ConfigError: the level and both shapes.
+    """
+    if log_probs.shape != shape:
+        raise ConfigError(
+            f"At level {level} the model answered with shape {tuple(log_probs.shape)} instead of {shape}. Give "
+            "log-probabilities of this level's codes alone."
+        )
+
+
+class Growth(NamedTuple):
+    """What may come next: one row per user, in the order of nodes, filled up with -inf."""
+
+    scores: Tensor  # (B, C) float32
+    find: Callable[[Tensor], tuple[Tensor, Tensor]]  # columns (B, W') -> their nodes, the hypotheses they continue
+
+
+def grow(
     index: ConstraintIndex,
     level: int,
-    nodes: Tensor,  # (B, W) of depth `level`
-    scores: Tensor,  # (B, W) float32
-    log_probs: Tensor,  # (B, W, K_l)
-    width: int,
+    nodes: Tensor,
+    scores: Tensor,
+    log_probs: Tensor,
     restriction: Restriction | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Keep the best children of each user's nodes.
+) -> Growth:
+    """The children of each user's hypotheses.
+
+    Args:
+        index: on the model's device.
+        level: of the codes that come next.
+        nodes: (B, W) of depth `level`.
+        scores: (B, W) float32; -inf where there is no hypothesis.
+        log_probs: (B, W, K_l) what `Step` answered.
+        restriction: over B rows; None: the whole catalogue is open to everyone.
+    """
+    layout = _tabled if restriction is None and index.dense[level] is not None else _listed
+    return layout(index, level, nodes, scores, log_probs, restriction)
+
+
+def keep(growth: Growth, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The best `width` children of each user's nodes.
 
     Nodes come and go in their own order, so that the first of equal scores is the first in the order of codes.
 
@@ -113,29 +143,20 @@ def _grow(
         children (B, W'), the hypotheses that they continue (B, W'), their scores (B, W'), the best score dropped (B,).
         Where there is no hypothesis the score is -inf; such places come last.
     """
-    layout = _tabled if restriction is None and index.dense[level] is not None else _listed
-    candidates = layout(index, level, nodes, scores, log_probs, restriction)
-    n_candidates = candidates.scores.shape[1]
-    best, column = _top(candidates.scores, min(width + 1, n_candidates))
+    n_candidates = growth.scores.shape[1]
+    best, column = _top(growth.scores, min(width + 1, n_candidates))
     dropped = best[:, width] if n_candidates > width else torch.full_like(best[:, 0], -torch.inf)
     valid = best[:, :width] > -torch.inf
     used = max(1, int(valid.sum(dim=1).max()))
     valid = valid[:, :used]
     column, order = column[:, :used].masked_fill(~valid, n_candidates).sort(dim=1)
-    children, parents = candidates.find(column.masked_fill(~valid, 0))
+    children, parents = growth.find(column.masked_fill(~valid, 0))
     return children.masked_fill(~valid, 0), parents.masked_fill(~valid, 0), best.gather(1, order), dropped
-
-
-class _Candidates(NamedTuple):
-    """What may come next: one row per user, in the order of nodes, filled up with -inf."""
-
-    scores: Tensor  # (B, C) float32
-    find: Callable[[Tensor], tuple[Tensor, Tensor]]  # columns (B, W') -> their nodes, the hypotheses they continue
 
 
 def _tabled(
     index: ConstraintIndex, level: int, nodes: Tensor, scores: Tensor, log_probs: Tensor, _: Restriction | None
-) -> _Candidates:
+) -> Growth:
     """Every code of every hypothesis: the least work per candidate, where most codes have a child."""
     tables = index.dense[level]
     assert tables is not None
@@ -148,7 +169,7 @@ def _tabled(
 
     grown = log_probs + scores[..., None]  # (B, W, K_l)
     grown += tables.barrier.index_select(0, nodes.flatten()).view(grown.shape)
-    return _Candidates(grown.flatten(1), find)
+    return Growth(grown.flatten(1), find)
 
 
 def _listed(
@@ -158,7 +179,7 @@ def _listed(
     scores: Tensor,
     log_probs: Tensor,
     restriction: Restriction | None,
-) -> _Candidates:
+) -> Growth:
     """The children that there are: work for each of them alone, however much nodes differ in size."""
     n_users, n_beams, codebook_size = log_probs.shape
     owner, child = index.children(level, nodes.flatten())  # (C,); owner is the flat number of a hypothesis
@@ -180,7 +201,7 @@ def _listed(
         candidate = column + starts[:-1, None]
         return child[candidate].long(), (owner[candidate] % n_beams).long()
 
-    return _Candidates(grown, find)
+    return Growth(grown, find)
 
 
 def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -169,6 +169,13 @@ class ConstraintIndex:
         """The leaf that names each item row: (R,) int64 -> (R,) int64."""
         return self.parents(self.n_levels + 1, self.position_of[items])
 
+    def path_of(self, items: Tensor) -> list[Tensor]:
+        """The nodes of depth 0 to L that lead to each item row's ID: L + 1 of (R,) int64."""
+        nodes = [self.leaf_of(items)]
+        for depth in range(self.n_levels, 0, -1):
+            nodes.append(self.parents(depth, nodes[-1]))
+        return nodes[::-1]
+
     def items_of_leaf(self, leaf: int) -> Tensor:
         """Item rows that share the ID of this leaf, in item order: (group size,) int64."""
         first, last = self.first_child[-1][leaf : leaf + 2].tolist()

@@ -9,10 +9,11 @@ from tesserec.artifacts import require_same
 from tesserec.data.catalogue import Catalogue
 from tesserec.data.dataset import Dataset
 from tesserec.data.splits import Split
-from tesserec.errors import ConfigError, DataError
-from tesserec.evaluation import Comparison, Subject, TearSheet, compare_ids
+from tesserec.errors import ConfigError
+from tesserec.evaluation import Subject, TearSheet, TearSheetComparison, compare_ids
 from tesserec.pipeline.recipe import SplitConfig
 from tesserec.pipeline.run import RUN, Run
+from tesserec.pipeline.sources import name_sources
 from tesserec.text.embeddings import Embeddings
 from tesserec.text.imports import read_embeddings
 from tesserec.text.templates import render
@@ -38,7 +39,7 @@ def inspect_many(
     embeddings: PathLike | None = None,
     uncoded: Uncoded = "refuse",
     every_pair: bool = False,
-) -> Comparison:
+) -> TearSheetComparison:
     """Compare tokenizers of one data set.
 
     Args:
@@ -75,46 +76,6 @@ def inspect_many(
 
 def _embeddings(path: Path, catalogue: Catalogue) -> Embeddings:
     return Embeddings.load(path) if path.is_dir() else read_embeddings(path, catalogue)
-
-
-def name_sources(sources: Sequence[PathLike]) -> dict[str, Path]:
-    """A name for each source: the one before `=`, or the end of its path, with as many folders as make it distinct.
-
-    Raises:
-        DataError: there is nothing at a path.
-        ConfigError: two sources have one name.
-
-    >>> list(name_sources(["here=.", "there=.."]))
-    ['here', 'there']
-    """
-    given = [_name_and_path(str(source)) for source in sources]
-    unnamed = [path.resolve() for name, path in given if not name]
-    named: dict[str, Path] = {}
-    for name, path in given:
-        if not path.exists():
-            raise DataError(f"There is no file or folder {path}. Check the path of the semantic IDs.")
-        name = name or _distinct_end(path.resolve(), unnamed)
-        if name in named:
-            raise ConfigError(
-                f"Two sources are called {name!r}: {named[name]} and {path}. Name them, as in first={path}, or leave "
-                "one out."
-            )
-        named[name] = path
-    return named
-
-
-def _name_and_path(source: str) -> tuple[str, Path]:
-    name, equals, path = source.partition("=")
-    return (name, Path(path)) if equals and not Path(source).exists() else ("", Path(source))
-
-
-def _distinct_end(path: Path, paths: Sequence[Path]) -> str:
-    """The shortest end of a path that none of the others has."""
-    for n_parts in range(1, len(path.parts)):
-        end = path.parts[-n_parts:]
-        if all(other == path or other.parts[-n_parts:] != end for other in paths):
-            return "/".join(end)
-    return str(path)
 
 
 def _require_one_data_set(runs: Mapping[str, Run]) -> None:

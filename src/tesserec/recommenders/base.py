@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
+import torch
 
 from tesserec.artifacts import open_artifact, require_same, write_artifact
 from tesserec.config import build, to_dict
@@ -20,6 +21,7 @@ from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Cases, Split
 from tesserec.errors import ArtifactError, ConfigError, DataError
 from tesserec.progress import SILENT, Progress
+from tesserec.training.loop import TrainingLog
 from tesserec.types import BoolArray, FloatArray, IntArray, PathLike
 
 BLOCK = 1024  # histories scored at a time: bounds the (BLOCK, N) score matrix
@@ -56,6 +58,11 @@ class Ranks:
     tied: IntArray  # (M,) items with the target's score, itself included; for generative models, the items of its ID
     id_rank: IntArray  # (M,) place, from 1, of the target's semantic ID (without IDs: of its score): the papers' way
     exact: BoolArray | None = None  # (M,) for beams: True where the beam's list is proven equal to exact ranking
+    lists: IntArray | None = None  # (M, k) item rows of the k best, best first, if asked for; -1 where there are fewer
+
+    def take(self, rows: IntArray) -> "Ranks":
+        """Those of some of the cases."""
+        return Ranks(**{name: column[rows] for name, column in vars(self).items() if column is not None})
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +156,14 @@ class Recommender(ABC):
         return 0
 
     @property
+    def training_logs(self) -> list[TrainingLog]:
+        """Of every training that made it, in their order; none of methods that are not trained.
+
+        Whatever a method calls the attributes that it keeps them in, none is forgotten.
+        """
+        return [part for part in vars(self).values() if isinstance(part, TrainingLog) and part.rows]
+
+    @property
     def sizes(self) -> dict[str, float]:
         """What else a method has to say about its size, for the protocol card."""
         return {}
@@ -230,8 +245,17 @@ class Recommender(ABC):
         return "exact, every item scored"
 
     @abstractmethod
-    def rank(self, cases: Cases, *, exclude_seen: bool = False, progress: Progress = SILENT) -> Ranks:
-        """Rank every case's target against the whole catalogue (less the history, if `exclude_seen`)."""
+    def rank(
+        self, cases: Cases, *, exclude_seen: bool = False, list_length: int = 0, progress: Progress = SILENT
+    ) -> Ranks:
+        """Rank every case's target against the whole catalogue (less the history, if `exclude_seen`).
+
+        Args:
+            cases: of the data that the recommender was fitted on.
+            exclude_seen: items of the history are no candidates.
+            list_length: also keep so many of the best items of every case; 0: keep none.
+            progress: who listens.
+        """
 
     def score(self, histories: Sequences) -> FloatArray:
         """(M, N) float32 scores of all items; not every method can.
@@ -348,10 +372,13 @@ class ScoringRecommender(Recommender):
         candidates.mask(scores)
         return Recommendations(self.fitted_catalogue, *top_k(scores, k))
 
-    def rank(self, cases: Cases, *, exclude_seen: bool = False, progress: Progress = SILENT) -> Ranks:
+    def rank(
+        self, cases: Cases, *, exclude_seen: bool = False, list_length: int = 0, progress: Progress = SILENT
+    ) -> Ranks:
         found = np.zeros(len(cases), dtype=np.bool_)
         ahead, tied = np.zeros(len(cases), dtype=np.int64), np.ones(len(cases), dtype=np.int64)
         id_rank = np.zeros(len(cases), dtype=np.int64)
+        lists = np.full((len(cases), list_length), -1, dtype=np.int64)
         with progress.task("ranking", len(cases)) as task:
             for block in blocks(len(cases)):
                 part = cases.take(np.arange(len(cases))[block])
@@ -362,8 +389,10 @@ class ScoringRecommender(Recommender):
                 ahead[block] = (scores > target).sum(axis=1)
                 tied[block] = np.maximum((scores == target).sum(axis=1), 1)
                 id_rank[block] = ahead[block] + 1
+                if list_length:
+                    lists[block] = top_k(scores, list_length)[0]
                 task.advance(len(part))
-        return Ranks(found, ahead, tied, id_rank)
+        return Ranks(found, ahead, tied, id_rank, lists=lists if list_length else None)
 
 
 def blocks(n_rows: int, size: int = BLOCK) -> Iterator[slice]:
@@ -375,7 +404,7 @@ def top_k(scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
     """The k largest of each row, best first; equal scores in item order, so the answer is the same everywhere.
 
     Args:
-        scores: (M, N); -inf marks items that cannot be recommended.
+        scores: (M, N) float32; -inf marks items that cannot be recommended.
 
     Returns:
         items (M, k) int64 and scores (M, k) float32; -1 and -inf where a row has fewer than k.
@@ -384,17 +413,25 @@ def top_k(scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
     items = np.full((n_rows, k), -1, dtype=np.int64)
     best = np.full((n_rows, k), -np.inf, dtype=np.float32)
     width = min(k, n_items)
-    if n_items > width:
-        threshold = -np.partition(-scores, width - 1, axis=1)[:, width - 1 : width]
-        rank_in_ties = np.cumsum(scores == threshold, axis=1)
-        room = width - (scores > threshold).sum(axis=1, keepdims=True)
-        chosen = (scores > threshold) | ((scores == threshold) & (rank_in_ties <= room))
-        columns = np.nonzero(chosen)[1].reshape(n_rows, width)
-    else:
-        columns = np.tile(np.arange(n_items), (n_rows, 1))
-    values = np.take_along_axis(scores, columns, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    items[:, :width] = np.take_along_axis(columns, order, axis=1)
-    best[:, :width] = np.take_along_axis(values, order, axis=1)
+    # One more than wanted shows whether the last place is tied; of equal scores torch returns any, in any order.
+    found = torch.from_numpy(scores).topk(min(width + 1, n_items), dim=1)
+    values, columns = found.values.numpy(), found.indices.numpy()
+    order = np.lexsort((columns[:, :width], -values[:, :width]))
+    items[:, :width], best[:, :width] = np.take_along_axis(columns, order, axis=1), values[:, :width]
+    last_tied = (values[:, width - 1] == values[:, -1]) & (n_items > width) & (values[:, -1] > -np.inf)
+    if last_tied.any():
+        items[last_tied, :width], best[last_tied, :width] = _in_item_order(scores[last_tied], width)
     items[~np.isfinite(best)] = -1
     return items, best
+
+
+def _in_item_order(scores: FloatArray, width: int) -> tuple[IntArray, FloatArray]:
+    """The `width` <= N largest of each row and their scores, the first of equal ones."""
+    threshold = -np.partition(-scores, width - 1, axis=1)[:, width - 1 : width]
+    rank_in_ties = np.cumsum(scores == threshold, axis=1)
+    room = width - (scores > threshold).sum(axis=1, keepdims=True)
+    chosen = (scores > threshold) | ((scores == threshold) & (rank_in_ties <= room))
+    columns = np.nonzero(chosen)[1].reshape(len(scores), width)
+    values = np.take_along_axis(scores, columns, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1)

@@ -95,9 +95,12 @@ class GenerativeRecommender(Recommender):
                 items[rows], scores[rows] = best.cpu().numpy(), values.cpu().numpy()
         return Recommendations(self.fitted_catalogue, items, scores)
 
-    def rank(self, cases: Cases, *, exclude_seen: bool = False, progress: Progress = SILENT) -> Ranks:
+    def rank(
+        self, cases: Cases, *, exclude_seen: bool = False, list_length: int = 0, progress: Progress = SILENT
+    ) -> Ranks:
         found, exact = np.zeros((2, len(cases)), dtype=np.bool_)
         ahead, tied, id_rank = np.zeros((3, len(cases)), dtype=np.int64)
+        lists = np.full((len(cases), list_length), -1, dtype=np.int64)
         index = self.index
         with progress.task("ranking", len(cases)) as task:
             for block in blocks(len(cases)):
@@ -109,6 +112,8 @@ class GenerativeRecommender(Recommender):
                         every = _open_scores(decoder, index, candidates, rows)
                         found[at], ahead[at], tied[at], id_rank[at] = self._exact_ranks(every, targets)
                         exact[at] = True
+                        if list_length:
+                            lists[at] = top_k(every, list_length)[0]
                     else:
                         result = beam_search(decoder.step, index, beam_width=self.beam_width, restriction=restriction)
                         wanted = torch.from_numpy(targets).to(index.device)
@@ -116,8 +121,10 @@ class GenerativeRecommender(Recommender):
                         found[at], ahead[at] = ranks.found.cpu().numpy(), ranks.ahead.cpu().numpy()
                         tied[at], id_rank[at] = ranks.tied.cpu().numpy(), ranks.id_rank.cpu().numpy()
                         exact[at] = result.exact.cpu().numpy()
+                        if list_length:
+                            lists[at] = expand(result, index, list_length, restriction=restriction)[0].cpu().numpy()
                     task.advance(len(rows))
-        return Ranks(found, ahead, np.maximum(tied, 1), id_rank, exact)
+        return Ranks(found, ahead, np.maximum(tied, 1), id_rank, exact, lists if list_length else None)
 
     @property
     def index(self) -> ConstraintIndex:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tesserec.artifacts import fingerprint_json
 from tesserec.config import to_dict
 from tesserec.errors import TrainingError
+from tesserec.memory import MemoryMeter
 from tesserec.progress import SILENT, Progress, Task
 from tesserec.training.checkpoints import Checkpoint, Position, Weights, load_checkpoint, save_checkpoint
 from tesserec.training.config import TrainingConfig
@@ -79,6 +80,12 @@ class TrainingLog:
     rows: list[dict[str, float]] = field(default_factory=list)
     best_step: int = 0  # whose weights were kept
     stopped: str = ""  # why training ended
+    memory: dict[str, Any] | None = field(default=None, compare=False)  # peak of the process that ended it (PeakMemory)
+
+    @property
+    def seconds(self) -> float:
+        """Of training and validation, of interrupted processes too, up to the last validation."""
+        return self.rows[-1]["seconds"] if self.rows else 0.0
 
 
 def train(
@@ -112,6 +119,7 @@ def train(
         TrainingError: a loss is not finite; the checkpoint is damaged or of another run.
         ConfigError: this machine does not have the configured device or precision.
     """
+    memory = MemoryMeter()
     workers = _Workers.join(config.device)
     progress = progress if workers.index == 0 else SILENT
     model.to(workers.device)
@@ -126,7 +134,7 @@ def train(
     if run.best:  # of shards, the first process alone has all
         model.load_state_dict(run.best)
     model.eval()
-    log = TrainingLog(run.at.rows, run.at.best_step, run.why_stop())
+    log = TrainingLog(run.at.rows, run.at.best_step, run.why_stop(), memory.peak().to_dict())
     progress.say(
         f"trained {run.at.step} steps in {run.at.seconds:.0f} s ({log.stopped}); "
         f"best {run.measure} {run.at.best_value:.4f} at step {log.best_step}"

@@ -9,8 +9,8 @@ import numpy as np
 from tesserec.evaluation.pictures import COLORS, GREY, page, write_picture
 
 if TYPE_CHECKING:
-    from tesserec.evaluation.comparison import Comparison
     from tesserec.evaluation.tearsheet import Agreement
+    from tesserec.evaluation.tearsheet_comparison import TearSheetComparison
 
 COLUMNS = 3
 MARKERS = "osD^vPX*<"  # one fewer than colours, so that a pair of both comes back only after 90 tokenizers
@@ -18,10 +18,10 @@ MANY_DEPTHS = 10  # above this, not every depth gets a tick
 INK, UNKNOWN = "#222222", "#f1f2f4"
 
 
-def draw(comparison: "Comparison", path: Path) -> None:
+def draw(comparison: "TearSheetComparison", path: Path) -> None:
     """Write the picture; the suffix of `path` decides the format. Questions that nothing answers get no panel."""
     sheets = comparison.sheets.values()
-    panels: list[Callable[[Comparison, Any], None]] = [_draw_use, _draw_prefixes, _draw_collisions]
+    panels: list[Callable[[TearSheetComparison, Any], None]] = [_draw_use, _draw_prefixes, _draw_collisions]
     if any(sheet.neighbours for sheet in sheets):
         panels.append(_draw_neighbours)
     if any(sheet.together for sheet in sheets):
@@ -52,7 +52,7 @@ def _style(number: int) -> dict[str, Any]:
     return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)], "markersize": 6}
 
 
-def _draw_use(comparison: "Comparison", axes: Any) -> None:
+def _draw_use(comparison: "TearSheetComparison", axes: Any) -> None:
     """Perplexity of every level as a share of its codebook."""
     deepest = 1
     for number, sheet in enumerate(comparison.sheets.values()):
@@ -63,7 +63,7 @@ def _draw_use(comparison: "Comparison", axes: Any) -> None:
     axes.set(xlabel="level", ylabel="perplexity / codewords", ylim=(0, 1.05), title="Evenness of code use")
 
 
-def _draw_prefixes(comparison: "Comparison", axes: Any) -> None:
+def _draw_prefixes(comparison: "TearSheetComparison", axes: Any) -> None:
     """Distinct first codes, as a share of the items."""
     deepest = 1
     for number, sheet in enumerate(comparison.sheets.values()):
@@ -74,7 +74,7 @@ def _draw_prefixes(comparison: "Comparison", axes: Any) -> None:
     axes.set(xlabel="first codes", ylabel="distinct prefixes / items", ylim=(0, 1.05), title="Prefixes")
 
 
-def _draw_collisions(comparison: "Comparison", axes: Any) -> None:
+def _draw_collisions(comparison: "TearSheetComparison", axes: Any) -> None:
     """Share of items that share their ID: those of groups of one text in grey, the others in the tokenizer's colour."""
     from matplotlib.ticker import MaxNLocator
 
@@ -100,12 +100,12 @@ def _draw_collisions(comparison: "Comparison", axes: Any) -> None:
         axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
 
 
-def _draw_neighbours(comparison: "Comparison", axes: Any) -> None:
+def _draw_neighbours(comparison: "TearSheetComparison", axes: Any) -> None:
     found = [sheet.neighbours for sheet in comparison.sheets.values()]
     _draw_agreement(found, axes, "Nearest embeddings")
 
 
-def _draw_together(comparison: "Comparison", axes: Any) -> None:
+def _draw_together(comparison: "TearSheetComparison", axes: Any) -> None:
     found = [sheet.together for sheet in comparison.sheets.values()]
     _draw_agreement(found, axes, "Items often taken together")
 
@@ -127,7 +127,7 @@ def _draw_agreement(found: Sequence["Agreement | None"], axes: Any, title: str) 
     axes.set(yscale="log", xlabel="first codes", ylabel="pairs that share them", title=title)
 
 
-def _draw_popularity(comparison: "Comparison", axes: Any) -> None:
+def _draw_popularity(comparison: "TearSheetComparison", axes: Any) -> None:
     """Share of items that share their ID, among those that carry each third of the training events."""
     sheets = list(comparison.sheets.values())
     for number, sheet in enumerate(sheets):
@@ -148,7 +148,7 @@ def _draw_popularity(comparison: "Comparison", axes: Any) -> None:
     axes.yaxis.set_major_formatter(_percent)
 
 
-def _draw_stability(comparison: "Comparison", axes: Any) -> None:
+def _draw_stability(comparison: "TearSheetComparison", axes: Any) -> None:
     """Adjusted Rand index of the groups by first code, for each pair that was measured."""
     names = [name for name in comparison.sheets if any(name in (pair.first, pair.second) for pair in comparison.pairs)]
     values = np.full((len(names), len(names)), np.nan)
@@ -170,7 +170,7 @@ def _draw_stability(comparison: "Comparison", axes: Any) -> None:
     axes.set_title("Stability of the first code's groups\n(adjusted Rand index)", fontsize=11)
 
 
-def _any_extra(comparison: "Comparison") -> bool:
+def _any_extra(comparison: "TearSheetComparison") -> bool:
     return any(level.extra for sheet in comparison.sheets.values() for level in sheet.levels)
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from tesserec.data.catalogue import Catalogue
 from tesserec.errors import ConfigError, DataError
-from tesserec.evaluation import Comparison, Subject, compare_ids, inspect_ids, stability
-from tesserec.evaluation.comparison import same_recipe_families
+from tesserec.evaluation import Subject, TearSheetComparison, compare_ids, inspect_ids, stability
+from tesserec.evaluation.tearsheet_comparison import same_recipe_families
 from tesserec.tokenizers import make_tokenizer
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from toy_items import clustered
@@ -19,7 +19,7 @@ EMBEDDINGS = clustered(60)
 
 
 @pytest.fixture(scope="module")
-def three() -> Comparison:
+def three() -> TearSheetComparison:
     """Two seeds of one tokenizer, and random codes."""
     settings = {"n_levels": 2, "codebook_size": 4, "collisions": "share"}
     subjects: dict[str, Subject | SemanticIds] = {}
@@ -31,7 +31,7 @@ def three() -> Comparison:
     return compare_ids(subjects, embeddings=EMBEDDINGS)
 
 
-def test_every_sheet_is_that_of_the_tokenizer_alone(three: Comparison) -> None:
+def test_every_sheet_is_that_of_the_tokenizer_alone(three: TearSheetComparison) -> None:
     fitted = make_tokenizer("rkmeans", {"n_levels": 2, "codebook_size": 4, "collisions": "share"}).fit(EMBEDDINGS)
     alone = inspect_ids(fitted.encode(EMBEDDINGS), embeddings=EMBEDDINGS, tokenizer=fitted)
     assert three.sheets["rkmeans-0"] == alone
@@ -39,7 +39,9 @@ def test_every_sheet_is_that_of_the_tokenizer_alone(three: Comparison) -> None:
     assert three.sheets["random"].unexplained is None
 
 
-def test_tokenizers_that_differ_in_the_seed_alone_are_a_family_whose_stability_is_measured(three: Comparison) -> None:
+def test_tokenizers_that_differ_in_the_seed_alone_are_a_family_whose_stability_is_measured(
+    three: TearSheetComparison,
+) -> None:
     assert three.families == (("rkmeans-0", "rkmeans-1"),)
     assert [(pair.first, pair.second) for pair in three.pairs] == [("rkmeans-0", "rkmeans-1")]
 
@@ -68,7 +70,7 @@ def test_families_are_equal_recipes_of_different_seeds() -> None:
     assert same_recipe_families(recipes) == (("zero", "last"), ("one", "two"))
 
 
-def test_the_table_has_a_row_for_every_tokenizer_in_every_part(three: Comparison) -> None:
+def test_the_table_has_a_row_for_every_tokenizer_in_every_part(three: TearSheetComparison) -> None:
     parts = three.text().split("\n\n")
     assert parts[0] == "60 items, 3 tokenizers"
     codes, collisions, neighbours, pairs = parts[1:]
@@ -96,7 +98,7 @@ def test_popularity_and_text_stand_in_the_table() -> None:
     assert "test targets" in text
 
 
-def test_the_comparison_is_json(three: Comparison) -> None:
+def test_the_comparison_is_json(three: TearSheetComparison) -> None:
     back = json.loads(json.dumps(three.to_dict()))
     assert list(back["sheets"]) == ["rkmeans-0", "rkmeans-1", "random"]
     assert back["sheets"]["random"]["collisions"]["icr"] == three.sheets["random"].collisions.icr
@@ -112,7 +114,7 @@ def test_ids_of_different_catalogues_are_refused_and_both_are_named() -> None:
         compare_ids({})
 
 
-def test_every_comparison_can_be_drawn(three: Comparison, tmp_path: Path) -> None:
+def test_every_comparison_can_be_drawn(three: TearSheetComparison, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     split = split_of([[0, 1, 2], [3, 2, 2]])
     wide = SemanticIds(CATALOGUE, np.arange(6 * 12).reshape(6, 12) % 5, (5,) * 12)
@@ -123,7 +125,7 @@ def test_every_comparison_can_be_drawn(three: Comparison, tmp_path: Path) -> Non
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_picture_that_cannot_be_written_is_refused(three: Comparison, tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_written_is_refused(three: TearSheetComparison, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     with pytest.raises(ConfigError, match=r"ends in \.png"):
         three.plot(tmp_path / "sheet.tabloid")

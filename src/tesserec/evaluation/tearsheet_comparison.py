@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tesserec.artifacts import fingerprint_json
-from tesserec.config import to_dict
+from tesserec.config import to_dict, without_seeds
 from tesserec.data.splits import Split
 from tesserec.errors import ConfigError, DataError
 from tesserec.evaluation.stability import Stability, stability
@@ -44,7 +44,7 @@ class StablePair:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class TearSheetComparison:
     """Tear-sheets by the tokenizers' names, in the order in which they were given.
 
     Attributes:
@@ -90,7 +90,7 @@ class Comparison:
             MissingDependencyError: matplotlib is not installed.
             ConfigError: the file cannot be written, or its suffix names no format of pictures.
         """
-        from tesserec.evaluation.comparison_plot import draw
+        from tesserec.evaluation.tearsheet_comparison_plot import draw
 
         draw(self, Path(path))
 
@@ -176,7 +176,7 @@ def compare_ids(
     split: Split | None = None,
     every_pair: bool = False,
     seed: int = 0,
-) -> Comparison:
+) -> TearSheetComparison:
     """Judge several tokenizers' semantic IDs of one catalogue in the same way.
 
     Args:
@@ -204,7 +204,7 @@ def compare_ids(
         for first, second in combinations(ids, 2)
         if every_pair or any(first in family and second in family for family in families)
     ]
-    return Comparison(sheets, families, tuple(pairs))
+    return TearSheetComparison(sheets, families, tuple(pairs))
 
 
 def _sheet(
@@ -242,14 +242,8 @@ def same_recipe_families(recipes: Mapping[str, Mapping[str, Any]]) -> tuple[tupl
     members: dict[str, dict[str, str]] = {}  # recipe without seeds -> recipe with seeds -> name
     for name, recipe in recipes.items():
         if recipe and recipe.get("method") != "file":
-            members.setdefault(fingerprint_json(_without_seeds(recipe)), {}).setdefault(fingerprint_json(recipe), name)
+            members.setdefault(fingerprint_json(without_seeds(recipe)), {}).setdefault(fingerprint_json(recipe), name)
     return tuple(tuple(names.values()) for names in members.values() if len(names) > 1)
-
-
-def _without_seeds(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_seeds(entry) for key, entry in value.items() if key != "seed"}
-    return value
 
 
 def _levels(cells: Sequence[str]) -> str:
