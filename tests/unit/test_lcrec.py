@@ -452,6 +452,17 @@ def test_a_padded_batch_costs_what_its_rows_cost_alone(rows, builder, language_m
     assert losses[0] == pytest.approx(sum(losses[1:]), rel=1e-5)
 
 
+def test_recomputed_activations_give_the_same_loss_and_gradients(rows, builder, folder, semantic_ids):
+    part = LCRecObjective(rows, builder, TRAINING).step(np.arange(0, 60, 9), 0).parts[0]
+    gradients = []
+    for checkpointing in (False, True):
+        model = begin_language_model(str(folder), semantic_ids.codebook_sizes, checkpointing=checkpointing).train()
+        model(part).backward()
+        gradients.append({name: one.grad for name, one in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-6, msg=name)
+
+
 # -- decoding --------------------------------------------------------------------------------------------------------
 
 

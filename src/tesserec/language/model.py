@@ -198,8 +198,11 @@ def begin_language_model(
             )
         initialise_rows(table, n_old, codes.all, means, seed_of(seed, number))
     if checkpointing:
-        causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        causal.enable_input_require_grads()
+        # transformers renames this method in version 6
+        renamed = getattr(causal, "activation_checkpointing_enable", None)
+        enable = renamed or causal.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+        causal.enable_input_require_grads()  # without which frozen rows leave the first block without a gradient
     adapted = _adapt(causal, codes, adapters, seed) if adapters is not None else None
     return LanguageModel(causal, tokenizer, codes, temperature, adapted)
 
