@@ -2,35 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from importlib import import_module
+from typing import Any, Literal
 
 from tesserec.errors import MissingDependencyError
 
 
-def require_transformers(purpose: str) -> Any:
-    """The module.
+def require_library(name: Literal["transformers", "peft"], purpose: str) -> Any:
+    """The module of this name.
 
     Raises:
         MissingDependencyError: it is not installed.
     """
     try:
-        import transformers
+        return import_module(name)
     except ImportError:
-        raise MissingDependencyError("transformers", extra="llm", purpose=purpose) from None
-    return transformers
-
-
-def require_peft(purpose: str) -> Any:
-    """The module.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        import peft
-    except ImportError:
-        raise MissingDependencyError("peft", extra="llm", purpose=purpose) from None
-    return peft
+        raise MissingDependencyError(name, extra="llm", purpose=purpose) from None
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import torch
 from torch.nn import functional as F
 
 from tesserec.data.dataset import Dataset
-from tesserec.data.sequences import Sequences
 from tesserec.data.splits import leave_one_out
 from tesserec.errors import ArtifactError, ConfigError, DataError
 from tesserec.functional.exact import exact_scores
@@ -27,8 +26,8 @@ from tesserec.recommenders import load_recommender
 from tesserec.recommenders.lcrec import LCRec, LCRecConfig, LCRecObjective
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.training.config import TrainingConfig
+from toy_ring import ITEM_IDS, N_ITEMS, ring_ids, walks
 
-N_ITEMS = 30
 NEW = NewModelConfig(width=32, ff_width=64, n_layers=2, n_heads=2, n_kv_heads=1, words=900, max_tokens=256)
 SMALL = LCRecConfig(
     new=NEW, fusion_rows=40, max_items=6, max_tokens=128, text_tokens=16, beam_width=30, users_per_batch=16
@@ -43,18 +42,15 @@ SHAPES = ("bowl", "cup", "dish", "flask", "jar")
 
 @pytest.fixture(scope="module")
 def dataset():
-    """Users walk through a ring of 30 items: after item i comes item i + 1."""
-    random = np.random.default_rng(0)
-    rows = [(random.integers(N_ITEMS) + np.arange(random.integers(7, 12))) % N_ITEMS for _ in range(50)]
     items = pl.DataFrame(
         {
-            "item_id": [f"item-{row}" for row in range(N_ITEMS)],
+            "item_id": ITEM_IDS,
             "title": [f"{COLOURS[row % 6]} {SHAPES[row // 6]}" for row in range(N_ITEMS)],
             "material": [("glass", "wood", "steel")[row % 3] for row in range(N_ITEMS)],
             "made_in": [("Porto", "Ghent")[row % 2] for row in range(N_ITEMS)],
         }
     )
-    return Dataset(items, tuple(f"user-{row}" for row in range(50)), Sequences.from_lists(rows))
+    return Dataset(items, *walks(50))
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +59,8 @@ def split(dataset):
 
 
 @pytest.fixture(scope="module")
-def semantic_ids(dataset):
-    """Two levels; items 28 and 29 share an ID."""
-    row = np.arange(N_ITEMS)
-    codes = np.stack([row // 6, row % 6], axis=1)
-    codes[29] = codes[28]
-    return SemanticIds(dataset.catalogue, codes, (5, 6))
+def semantic_ids():
+    return ring_ids()
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,9 @@ from tesserec.recommenders.tiger import (
     TigerObjective,
     user_bucket,
 )
-from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.training.batching import parts_by_length
 from tesserec.training.config import TrainingConfig
+from toy_ring import ITEM_IDS, N_ITEMS, ring_ids, walks
 
 SMALL = TigerConfig(
     width=32, ff_width=64, n_layers=1, n_heads=2, head_width=16, dropout=0.0, max_items=4, beam_width=30
@@ -34,25 +34,16 @@ SMALL = TigerConfig(
 TRAINING = TrainingConfig(
     epochs=10, validate_every=5, batch_size=32, learning_rate=5e-3, device="cpu", precision="fp32"
 )
-N_ITEMS = 30
 
 
 @pytest.fixture(scope="module")
 def dataset():
-    """Users walk through a ring of 30 items: after item i comes item i + 1."""
-    random = np.random.default_rng(0)
-    rows = [(random.integers(N_ITEMS) + np.arange(random.integers(7, 12))) % N_ITEMS for _ in range(150)]
-    items = pl.DataFrame({"item_id": [f"item-{row}" for row in range(N_ITEMS)]})
-    return Dataset(items, tuple(f"user-{row}" for row in range(150)), Sequences.from_lists(rows))
+    return Dataset(pl.DataFrame({"item_id": ITEM_IDS}), *walks(150))
 
 
 @pytest.fixture(scope="module")
-def semantic_ids(dataset):
-    """Two levels; items 28 and 29 share an ID."""
-    row = np.arange(N_ITEMS)
-    codes = np.stack([row // 6, row % 6], axis=1)
-    codes[29] = codes[28]
-    return SemanticIds(dataset.catalogue, codes, (5, 6))
+def semantic_ids():
+    return ring_ids()
 
 
 @pytest.fixture(scope="module")
