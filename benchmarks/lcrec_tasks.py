@@ -5,7 +5,7 @@
     python benchmarks/lcrec_tasks.py --learned runs/learned/scientific --runs runs/lcrec --table
 
 Every row is recipe `lcrec` with the settings named. All rows take about as many steps of 128 rows: an epoch of all
-tasks has twice the rows of one of next items alone. The IDs of uniform mapping and of LETTER are those of `learned_ids.py`
+tasks has twice the rows of one of next items alone. IDs of uniform mapping and of LETTER are those of `learned_ids.py`
 (MiniLM texts). Finished runs are not repeated, interrupted ones go on; `--table` prints what is finished.
 """
 
