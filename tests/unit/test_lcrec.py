@@ -164,6 +164,12 @@ def test_new_rows_are_as_spread_as_old_ones():
     assert float(new.mean()) == pytest.approx(0.5, abs=0.01)
 
 
+def test_a_model_that_knows_the_codes_is_taken_up_with_their_rows(trained, semantic_ids, tmp_path):
+    trained.save(tmp_path / "saved")
+    again = begin_language_model(str(tmp_path / "saved" / "model"), semantic_ids.codebook_sizes)
+    assert torch.equal(again.head[0], trained.fitted_network.head[0])
+
+
 def test_rows_of_codes_start_at_the_mean_of_their_items_words():
     table = torch.randn(4, 3)
     words = [np.array([0, 1]), np.array([2]), np.array([3])]
@@ -347,6 +353,15 @@ def test_an_epoch_has_the_rows_of_the_paper(rows, split):
         "itemsearch": 50, "preference": 50,
     }  # fmt: skip
     assert len(rows) == n_pairs + 2 * N_ITEMS + 40 + 100
+
+
+def test_items_are_asked_about_as_often_as_the_setting_says(split, interests, builder):
+    rows = TaskRows.of(split, ("seqrec", "item2index"), interests, fusion_rows=None, item_repeats=3, seed=0)
+    assert rows.counts["item2index"] == 3 * N_ITEMS
+    n_pairs = rows.counts["seqrec"]
+    drawn = [rows.sample(n_pairs + 5 + repeat * N_ITEMS, 0, builder) for repeat in range(3)]
+    assert all(np.array_equal(answer, drawn[0][1]) for _, answer in drawn)
+    assert len({tuple(request.tolist()) for request, _ in drawn}) > 1
 
 
 def test_the_last_training_item_is_what_was_looked_for(rows, split):

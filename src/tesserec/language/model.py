@@ -169,7 +169,7 @@ def begin_language_model(
     checkpointing: bool = False,
     seed: int = 0,
 ) -> LanguageModel:
-    """A model to be tuned: loaded, its vocabulary extended by all codes, and adapters added if asked for.
+    """A model to be tuned: loaded, its vocabulary extended by all codes that it lacks, and adapters added if asked for.
 
     Args:
         source: a folder or the name of a causal language model.
@@ -189,14 +189,15 @@ def begin_language_model(
     tables = [causal.get_input_embeddings().weight]
     if not _is_tied(causal):
         tables.append(causal.get_output_embeddings().weight)
-    for number, table in enumerate(tables):
+    is_new = codes.all >= n_old  # a model that was tuned on these codes before keeps their rows
+    for number, table in enumerate(tables if is_new.any() else []):
         means = None
         if item_words is not None:
             words = [tokenizer(text, add_special_tokens=False).input_ids for text in item_words[0]]
             means = text_means(
                 table.detach(), [torch.tensor(one).numpy() for one in words], item_words[1], codebook_sizes
-            )
-        initialise_rows(table, n_old, codes.all, means, seed_of(seed, number))
+            )[torch.from_numpy(is_new)]
+        initialise_rows(table, n_old, codes.all[is_new], means, seed_of(seed, number))
     if checkpointing:
         # transformers renames this method in version 6
         renamed = getattr(causal, "activation_checkpointing_enable", None)

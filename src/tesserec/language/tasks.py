@@ -3,8 +3,8 @@
 Paper: Zheng et al., ICDE 2024 (arXiv 2311.09049), section III-C. Sources of the rows:
 
     seqrec               every (history, next item) pair of the training part
-    item2index           every item
-    index2item           every item
+    item2index           every item, `item_repeats` times
+    index2item           every item, `item_repeats` times
     fusion               a random subset of the pairs of seqrec, drawn once
     itemsearch           one per user: the last item of the training part, with all before it as history
     preference           one per user: the items before the last one of the training part
@@ -39,11 +39,19 @@ class TaskRows:
 
     @classmethod
     def of(
-        cls, split: Split, tasks: Sequence[str], interests: Interests, *, fusion_rows: int | None, seed: int
+        cls,
+        split: Split,
+        tasks: Sequence[str],
+        interests: Interests,
+        *,
+        fusion_rows: int | None,
+        item_repeats: int = 1,
+        seed: int,
     ) -> "TaskRows":
         """
         Args:
             tasks: names of `TASKS`.
+            item_repeats: rows of each item in item2index and index2item, each with a template of its own.
             fusion_rows: at most so many pairs for fusion, drawn by the seed; None: all.
 
         Raises:
@@ -60,8 +68,8 @@ class TaskRows:
         last = np.flatnonzero(np.append(pairs.users[1:] != pairs.users[:-1], True))  # the last pair of each user
         of_task = {
             "seqrec": np.arange(n_pairs),
-            "item2index": np.arange(split.n_items),
-            "index2item": np.arange(split.n_items),
+            "item2index": np.tile(np.arange(split.n_items), item_repeats),
+            "index2item": np.tile(np.arange(split.n_items), item_repeats),
             "fusion": subset,
             "itemsearch": last,
             "preference": last,

@@ -78,6 +78,7 @@ class LCRecConfig:
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
     code_rows: Literal["random", "texts"] = "random"  # how the codes' rows start: spread, or near their items' words
     tasks: tuple[str, ...] = tuple(TASKS)
+    item_repeats: int = 1  # rows of each item in item2index and index2item: more, where items are few
     fusion_rows: int | None = 20_000  # pairs for the task fusion, drawn once; None: all
     title: str | None = None  # template of an item's title; None: the column title or name, else first words
     description: str | None = None  # template of its description; None: all other text columns
@@ -93,7 +94,7 @@ class LCRecConfig:
     gradient_checkpointing: bool = False  # recompute activations: less memory, a third more time
 
     def __post_init__(self) -> None:
-        for name in ("max_items", "max_tokens", "text_tokens", "beam_width", "users_per_batch"):
+        for name in ("item_repeats", "max_items", "max_tokens", "text_tokens", "beam_width", "users_per_batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}. Use 1 or more.")
         if self.fusion_rows is not None and self.fusion_rows < 1:
@@ -208,7 +209,12 @@ class LCRec(GenerativeRecommender):
         texts = item_texts(split.dataset.items, self.config.title, self.config.description)
         interests = self._interests(texts, split)
         rows = TaskRows.of(
-            split, self.config.tasks, interests, fusion_rows=self.config.fusion_rows, seed=self.training.seed
+            split,
+            self.config.tasks,
+            interests,
+            fusion_rows=self.config.fusion_rows,
+            item_repeats=self.config.item_repeats,
+            seed=self.training.seed,
         )
         self.network = self._begin(texts)
         builder = self._builder(texts)
