@@ -659,11 +659,15 @@ def test_a_tied_model_stays_tied(split, semantic_ids, folder):
     assert torch.equal(causal.get_input_embeddings().weight, causal.get_output_embeddings().weight)
 
 
-def test_adapters_of_a_model_that_is_gone_say_so(split, semantic_ids, folder, tmp_path):
+def test_adapters_of_a_model_that_was_changed_or_is_gone_say_so(split, semantic_ids, folder, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(folder, base)
     config = dataclasses.replace(SMALL, model=str(base), tuning="adapters")
     LCRec(semantic_ids, config, dataclasses.replace(TRAINING, max_steps=1)).fit(split).save(tmp_path / "saved")
+    load_recommender(tmp_path / "saved")
+    (base / "generation_config.json").write_text("{}")
+    with pytest.raises(ArtifactError, match=r"The adapters' model and the one in .*base do not belong together"):
+        load_recommender(tmp_path / "saved")
     shutil.rmtree(base)
     with pytest.raises(ConfigError, match=r"there is no folder .*base. Check the path, or put the model back"):
         load_recommender(tmp_path / "saved")

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tesserec.artifacts import read_json, require_same, write_json
+from tesserec.artifacts import fingerprint_folder, read_json, require_same, write_json
 from tesserec.config import build, to_dict
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
@@ -196,6 +196,7 @@ class LCRec(GenerativeRecommender):
         self.builder: PromptBuilder | None = None
         self.log = TrainingLog()
         self.asked: dict[str, Any] = {}  # fingerprint of the prompts, rows by task, where users' interests are from
+        self.base: str | None = None  # fingerprint of the model folder that adapters belong to
 
     @classmethod
     def reads(cls, config: LCRecConfig) -> tuple[str, ...]:
@@ -220,12 +221,18 @@ class LCRec(GenerativeRecommender):
         builder = self._builder(texts)
         require_rows(rows, builder)
         self.asked = {"prompts": builder.fingerprint, "rows": rows.counts, "interests": interests.source}
+        self.base = self._base_fingerprint()
         progress.say(f"rows of an epoch: {', '.join(f'{n:,} {task}' for task, n in rows.counts.items())}")
         objective = LCRecObjective(rows, builder, self.training)
         self.builder = self._builder(None)
         self.log = train_by_validation(
             self, self.network, objective, split, self.training, checkpoints=checkpoints, progress=progress
         )
+
+    def _base_fingerprint(self) -> str | None:
+        """Of the folder that saved adapters need; None for a name, whose content the hub answers for."""
+        base = Path(self.config.model)
+        return fingerprint_folder(base) if self.config.tuning == "adapters" and base.is_dir() else None
 
     def _interests(self, texts: ItemTexts, split: Split) -> Interests:
         if not {"itemsearch", "preference"} & set(self.config.tasks):
@@ -400,12 +407,13 @@ class LCRec(GenerativeRecommender):
             build(LCRecConfig, config["recommender"], where=f"{folder}, recommender"),
             build(TrainingConfig, config["training"], where=f"{folder}, training"),
         )
-        recommender.asked = config["asked"]
+        recommender.asked, recommender.base = config["asked"], config.get("base")
         return recommender
 
     def _extra_config(self) -> dict[str, Any]:
         codebook_sizes = list(self.semantic_ids.codebook_sizes)
-        return {"training": to_dict(self.training), "codebook_sizes": codebook_sizes, "asked": self.asked}
+        training = to_dict(self.training)
+        return {"training": training, "codebook_sizes": codebook_sizes, "asked": self.asked, "base": self.base}
 
     def _write(self, folder: Path) -> None:
         self.fitted_network.save(folder / "model")
@@ -414,6 +422,9 @@ class LCRec(GenerativeRecommender):
 
     def _read(self, folder: Path) -> None:
         self.log = TrainingLog(**read_json(folder / LOG))
+        if self.base is not None and (found := self._base_fingerprint()) is not None:
+            remedy = "Put the model back that was tuned, or tune this one."
+            require_same("The adapters' model", self.base, f"the one in {self.config.model}", found, remedy=remedy)
         self.network = open_language_model(
             folder / "model",
             self.semantic_ids.codebook_sizes,
