@@ -135,6 +135,30 @@ def write_artifact(
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def link_artifact(source: Path, target: Path) -> None:
+    """Put a finished artefact at a second place, as hard links to its files; as copies where the disk has none.
+
+    Raises:
+        ArtifactError: as `require_place`.
+    """
+    require_place(target, kind=read_manifest(source).kind)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        shutil.copytree(source, staging, copy_function=_link_or_copy)
+        _swap(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def require_place(folder: PathLike, *, kind: str) -> None:
     """Refuse a place where an artefact of this kind cannot be written, before any work is done for it.
 

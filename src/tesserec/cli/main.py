@@ -7,6 +7,7 @@ import sys
 import typer
 
 from tesserec import __version__
+from tesserec.cli.bench import bench
 from tesserec.cli.compare import compare
 from tesserec.cli.demo import demo
 from tesserec.cli.doctor import doctor
@@ -27,7 +28,7 @@ from tesserec.cli.run import run
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for verb in (demo, prepare, join, recipes, run, inspect, evaluate, compare, misses, recommend, doctor):
+for verb in (demo, prepare, join, recipes, run, bench, inspect, evaluate, compare, misses, recommend, doctor):
     app.command()(reporting(verb))
 app.add_typer(lm)
 

@@ -5,6 +5,7 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -188,7 +189,8 @@ def _toml(value: Any) -> str:
     return json.dumps("none" if value is None else value)
 
 
-def packaged_recipes() -> dict[str, str]:
+@cache
+def packaged_recipes() -> Mapping[str, str]:
     """Name -> summary of the recipes that come with the library."""
     folder = files("tesserec") / "recipes"
     names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))

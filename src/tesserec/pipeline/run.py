@@ -10,7 +10,8 @@
     RUN/checkpoints      of a training that is under way
 
 The key of a stage is a fingerprint of its settings and of the artefacts that it reads. A stage is skipped when
-`run.json` holds the same key and the artefact on disk is still the one that was made then, byte by byte.
+`run.json` holds the same key and the artefact on disk is still the one that was made then, byte by byte; or when
+a store that the run shares with others (`store`) has an artefact of that key.
 """
 
 import shutil
@@ -38,6 +39,7 @@ from tesserec.environment import cache_folder, library
 from tesserec.errors import ArtifactError
 from tesserec.evaluation import Report, evaluate
 from tesserec.pipeline.recipe import Choice, Collaborative, FileIds, FittedTokenizer, Recipe, SplitConfig
+from tesserec.pipeline.store import CHECKPOINTS, StageStore
 from tesserec.progress import SILENT, Progress
 from tesserec.recommenders import load_recommender, make_recommender, recommender_class
 from tesserec.text import TextConfig, encode_items
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
     from tesserec.tokenizers.base import ItemTokenizer
 
 RUN = "run.json"
-CHECKPOINTS = "checkpoints"
 TEXTS: dict[str, Callable[[Any], list[Any]]] = {  # entry of run.json -> what in it must be text
     "reached": list,
     "recipe": lambda recipe: [recipe["split"]["method"], recipe["recommender"]["method"]],
@@ -163,11 +164,25 @@ def titles(dataset: Dataset) -> list[str]:
     return [str(value or "") for value in dataset.items[named[0]]] if named else [""] * len(dataset.catalogue)
 
 
-def run(recipe: Recipe, dataset_folder: PathLike, out: PathLike, *, progress: Progress = SILENT) -> Run:
+def run(
+    recipe: Recipe,
+    dataset_folder: PathLike,
+    out: PathLike,
+    *,
+    store: PathLike | None = None,
+    progress: Progress = SILENT,
+) -> Run:
     """Carry out a recipe, from item texts to the report.
 
     A second run into the same folder repeats only the stages whose inputs or settings changed. Killed while training,
     the same call goes on from the last checkpoint and ends with the same weights.
+
+    Args:
+        recipe: the stages and their settings.
+        dataset_folder: a prepared data set.
+        out: the folder of the run.
+        store: a folder of stages that runs share; several processes may use it at a time.
+        progress: who listens.
 
     Raises:
         ArtifactError: `dataset_folder` is no prepared data set, or `out` holds something else or cannot be written.
@@ -178,7 +193,8 @@ def run(recipe: Recipe, dataset_folder: PathLike, out: PathLike, *, progress: Pr
     split = recipe.split.split(dataset)
     method, config = recommender_class(recipe.recommender.method), recipe.recommender.config
     start = [_content_to_start_from(path) for path in method.reads(config)]
-    stages = _Stages.begin(Path(out), recipe, data, progress)
+    shared = StageStore(Path(store)) if store is not None else None
+    stages = _Stages.begin(Path(out), recipe, data, shared, progress)
     embedded = _embed(recipe.text, dataset, stages) if recipe.text is not None else None
     semantic_ids = _semantic_ids(recipe, split, embedded, stages)
     embeddings = Embeddings.load(stages.folder / "embeddings") if method.needs_embeddings else None
@@ -247,7 +263,10 @@ def _embed(text: TextConfig, dataset: Dataset, stages: "_Stages") -> str:
         cache = cache_folder() / "embeddings"
         encode_items(dataset.items, dataset.catalogue, text, cache=cache, progress=stages.progress).save(folder)
 
-    return stages.make("embeddings", [stages.data_fingerprint, to_dict(text), _content(text.model or "")], embed)
+    settings = to_dict(text)
+    if text.encoder != "lsa":
+        settings.pop("seed")  # the others draw nothing: the runs of several seeds share what they make
+    return stages.make("embeddings", [stages.data_fingerprint, settings, _content(text.model or "")], embed)
 
 
 def _collaborative_vectors(config: Collaborative, cut: SplitConfig, split: Split, stages: "_Stages") -> str:
@@ -322,10 +341,11 @@ class _Stages:
 
     folder: Path
     about: dict[str, Any]  # the content of run.json
+    store: StageStore | None
     progress: Progress
 
     @classmethod
-    def begin(cls, folder: Path, recipe: Recipe, data: Path, progress: Progress) -> "_Stages":
+    def begin(cls, folder: Path, recipe: Recipe, data: Path, store: StageStore | None, progress: Progress) -> "_Stages":
         """Take up the run in a folder, or begin one in an empty or new folder."""
         require_writable(folder)
         if folder.exists() and not (folder / RUN).exists() and any(folder.iterdir()):
@@ -345,7 +365,7 @@ class _Stages:
             "library": library(),
             "stages": done,
         }
-        stages = cls(folder, about, progress)
+        stages = cls(folder, about, store, progress)
         stages._write()
         return stages
 
@@ -361,22 +381,27 @@ class _Stages:
             key_of: everything that the result depends on, as plain values.
             work: writes the artefact into the first folder; may keep checkpoints in the second.
         """
-        key = fingerprint_json(key_of)
+        key, place = fingerprint_json(key_of), self.folder / name
+
+        def made(folder: Path, checkpoints: Path) -> dict[str, Any]:
+            started = time.perf_counter()
+            work(folder, checkpoints)
+            seconds = round(time.perf_counter() - started, 1)
+            self.progress.say(f"{name}: done in {seconds} s")
+            return {"key": key, "fingerprint": read_manifest(folder).fingerprint, "seconds": seconds}
+
         if self._is_done(name, key):
             self.progress.say(f"{name}: cached")
+        elif self.store is not None:
+            self.about["stages"][name] = self.store.obtain(name, key, place, made, self.progress)
         else:
-            started = time.perf_counter()
-            work(self.folder / name, self.folder / CHECKPOINTS / key)
-            seconds = round(time.perf_counter() - started, 1)
-            fingerprint = read_manifest(self.folder / name).fingerprint
-            self.about["stages"][name] = {"key": key, "fingerprint": fingerprint, "seconds": seconds}
-            self.progress.say(f"{name}: done in {seconds} s")
+            self.about["stages"][name] = made(place, self.folder / CHECKPOINTS / key)
         self.about["reached"].append(name)
         self._write()
         return str(self.about["stages"][name]["fingerprint"])
 
     def finish(self) -> None:
-        """Training is over: its checkpoints, and those of runs that were given up, are of no more use."""
+        """Training is over: checkpoints of trainings in this folder that were given up are of no more use."""
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
 
     def _is_done(self, name: str, key: str) -> bool:

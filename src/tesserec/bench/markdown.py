@@ -1,0 +1,117 @@
+"""The results of a suite as Markdown: what goes into a README, and everything that must stand beside it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tesserec.evaluation import ReportComparison
+from tesserec.tables import markdown_table
+
+NO_FIGURE = "-"
+
+
+def markdown(results: Mapping[str, Any], tables: Mapping[str, ReportComparison]) -> str:
+    """The whole document.
+
+    Args:
+        results: `Results.to_dict()`.
+        tables: its comparisons by data set.
+    """
+    suite, made = results["suite"], results["made"]
+    lines = [f"# {suite['name']}", "", suite["summary"], ""]
+    for data, table in tables.items():
+        lines += [f"## {data}", "", table.markdown()]
+        if results["published"][data]:
+            lines += ["**Published beside ours**", "", markdown_table(published_rows(results, data), align="lr"), ""]
+            lines += [f"- {word}" for word in published_notes(results, data)] + [""]
+    lines += ["## How", "", *(f"- {line}" for line in facts(results)), ""]
+    lines += [f"- {line}" for line in absent(results)]
+    if results["command"]:
+        lines += ["", "To repeat it:", "", f"    {results['command']}", ""]
+    lines += [f"Written by tesserec {made['library']['version']}, {made['at']}."]
+    return "\n".join(lines) + "\n"
+
+
+def published_rows(results: Mapping[str, Any], data: str) -> list[list[str]]:
+    """A row for each method with a published figure: theirs, ours, and by how much ours differs."""
+    metrics = list(dict.fromkeys(
+        metric for figures in results["published"][data].values() for metric in figures["metrics"]
+    ))  # fmt: skip
+    rows = [["", *(f"{metric}, {whose}" for metric in metrics for whose in ("published", "ours", "gap"))]]
+    for name, figures in results["published"][data].items():
+        mine = results["tables"][data]["methods"].get(name)
+        cells = list[str]()
+        for metric in metrics:
+            theirs = figures["metrics"].get(metric)
+            ours = mine["metrics"].get(metric) if mine else None
+            cells.append(NO_FIGURE if theirs is None else decimal(theirs))
+            cells.append(NO_FIGURE if ours is None else over_seeds(ours))
+            cells.append(NO_FIGURE if theirs is None or ours is None else gap(ours["mean"], theirs))
+        rows.append([name, *cells])
+    return rows
+
+
+def published_notes(results: Mapping[str, Any], data: str) -> list[str]:
+    """Where published figures are from and what is different about them, a line for those that have it in common."""
+    found = dict[str, list[str]]()
+    for name, figures in results["published"][data].items():
+        words = [figures["source"], f"protocol differs: {figures['differs']}" if figures["differs"] else ""]
+        if any(words):
+            found.setdefault("; ".join(word for word in words if word), []).append(name)
+    return [f"published figures of {'; '.join(names)}: {words}" for words, names in found.items()]
+
+
+def absent(results: Mapping[str, Any]) -> list[str]:
+    """What is not in the tables: failures, methods that were left out, and runs that nobody started."""
+    lines = [f"failed: {failure['label']}: {failure['error']}" for failure in results["failures"]]
+    lines += [f"left out: {name} {why}" for name, why in results["left_out"].items()]
+    seeds = dict[str, list[str]]()
+    for label in results["missing"]:
+        name, _, seed = label.rpartition(", seed ")
+        seeds.setdefault(name, []).append(seed)
+    return lines + [f"not run: {name}, seed{'s' if len(of) > 1 else ''} {', '.join(of)}" for name, of in seeds.items()]
+
+
+def facts(results: Mapping[str, Any]) -> list[str]:
+    """Protocol, data, budget, hardware and versions, a line each."""
+    suite, made = results["suite"], results["made"]
+    lines = [f"budget: {suite['budget']}"] if suite["budget"] else []
+    if results["searches"]:
+        tuning = suite["tuning"]
+        methods = ", ".join(sorted({one["method"] for one in results["searches"]}))
+        lines.append(
+            f"searches: {tuning['trials']} trials for each of {methods} on each data set, "
+            f"judged by {tuning['metric']} on the validation part with seed {tuning['seed']}"
+        )  # fmt: skip
+    lines += [f"settings of all methods: {', '.join(suite['settings'])}"] if suite["settings"] else []
+    for data, table in results["tables"].items():
+        protocol = table["protocol"]
+        sizes = ", ".join(f"{count:,} {what}" for what, count in protocol["dataset_sizes"].items())
+        lines.append(
+            f"{data}: {sizes}, fingerprint {protocol['dataset']}; {protocol['part']} part of {protocol['split']}; "
+            f"candidates: {protocol['candidates']}; {protocol['tie_rule']}"
+        )
+    lines += [f"{name}: {method['note']}" for name, method in suite["methods"].items() if method["note"]]
+    machines = dict.fromkeys(
+        machine for costs in results["costs"].values() for cost in costs.values() for machine in cost["hardware"]
+    )
+    hardware = made["hardware"]
+    lines.append(f"hardware of the runs: {'; '.join(machines)}; {hardware['cores']} cores here")
+    versions = [f"{name} {version}" for name, version in made["versions"].items() if version]
+    lines.append(
+        f"versions: tesserec {made['library']['version']} ({made['library']['commit']}), {', '.join(versions)}"
+    )
+    return lines
+
+
+def decimal(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def over_seeds(value: Mapping[str, Any]) -> str:
+    """Mean, and the deviation over seeds where there are several."""
+    return decimal(value["mean"]) + ("" if value["deviation"] is None else f" ± {decimal(value['deviation'])}")
+
+
+def gap(ours: float, theirs: float) -> str:
+    """By how much of the published value ours is above or below it."""
+    return f"{ours / theirs - 1:+.1%}" if theirs else NO_FIGURE

@@ -1,0 +1,120 @@
+"""What a suite comes to before anything is run: checked from end to end, and which of it is done already."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tesserec.artifacts import require_writable
+from tesserec.bench.finished import Finished, open_finished
+from tesserec.bench.studies import Studies
+from tesserec.bench.suite import Job, Suite, check_data
+from tesserec.bench.tuning import check_space, require_optuna
+from tesserec.config import nearest
+from tesserec.errors import ConfigError
+from tesserec.pipeline.recipe import load_recipe
+from tesserec.tables import format_table
+from tesserec.types import PathLike
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a suite comes to, before anything is run. All of it has been checked: recipes, settings and data."""
+
+    suite: Suite
+    out: Path
+    jobs: tuple[Job, ...]  # all runs of the suite
+    chosen: tuple[Job, ...]  # those that are to be run
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "suite": self.suite.name,
+            "runs": [
+                {"method": job.method, "data": job.data, "seed": job.seed, "recipe": job.source,
+                 "settings": list(job.settings), "state": self._state(job)}
+                for job in self.chosen
+            ],
+            "trials": dict.fromkeys(self._searched(), self.suite.tuning.trials),
+            "left_out": self.suite.left_out,
+        }  # fmt: skip
+
+    def text(self) -> str:
+        """For a terminal: a row for each method on each data set."""
+        rows = [["method", "data", "recipe", "seeds", "trials", "to do"]]
+        for method, data in dict.fromkeys((job.method, job.data) for job in self.chosen):
+            jobs = [job for job in self.chosen if (job.method, job.data) == (method, data)]
+            states = [self._state(job) for job in jobs]
+            waiting = [state for state in states if state != "finished"]
+            words = f"{len(waiting)} of {len(jobs)}" + (" (one goes on)" if "interrupted" in waiting else "")
+            trials = str(self.suite.tuning.trials) if self.suite.methods[method].search else "-"
+            seeds = ", ".join(str(job.seed) for job in jobs)
+            rows.append([method, data, jobs[0].source, seeds, trials, words if waiting else "finished"])
+        lines = [f"{self.suite.name}: {self.suite.summary}", "", format_table(rows, align="llllrl"), ""]
+        lines += [f"left out: {name} {why}" for name, why in self.suite.left_out.items()]
+        protocol = self.suite.protocol
+        masking = "the user's own history is masked" if protocol.exclude_seen else "nothing is masked"
+        lines.append(f"{protocol.part} part, {masking}, cut-offs {', '.join(map(str, protocol.cutoffs))}")
+        lines.append(f"{len(self.chosen)} runs into {self.out}")
+        return "\n".join(lines)
+
+    @property
+    def studies(self) -> Studies:
+        return Studies(self.suite, self.out)
+
+    @property
+    def datasets(self) -> dict[str, Path]:
+        """Where each data set of the suite is, or will be made."""
+        return {name: self.suite.dataset_folder(name, self.out) for name in self.suite.data}
+
+    def finished(self, job: Job) -> Finished | None:
+        """The run of a job with its final settings, if there is one."""
+        tuned = self.studies.tuned(job)
+        return open_finished(tuned, self.datasets[job.data]) if tuned is not None else None
+
+    def _searched(self) -> list[str]:
+        return [name for name in dict.fromkeys(job.method for job in self.chosen) if self.suite.methods[name].search]
+
+    def _state(self, job: Job) -> str:
+        if self.finished(job) is not None:
+            return "finished"
+        return "interrupted" if (job.folder / "run.json").exists() else "to do"
+
+
+def plan(suite: Suite, out: PathLike, *, only: Sequence[str] = (), seeds: Sequence[int] | None = None) -> Plan:
+    """Check the whole suite and say what would be run.
+
+    Args:
+        only: methods whose name contains one of these, whatever its capitals; none: all.
+        seeds: only these of the suite's.
+
+    Raises:
+        TesserecError: a recipe does not load, data is missing or another cut, a place cannot be written, Optuna is
+            needed and not installed; nothing has been run or written then.
+    """
+    folder = Path(out)
+    require_writable(folder)
+    check_data(suite)
+    jobs = suite.jobs(folder)
+    for job in jobs:
+        job.recipe.to_dict()
+    searched = {job.method: job for job in jobs if suite.methods[job.method].search}
+    if searched:
+        require_optuna()
+    for name, job in searched.items():
+        space = suite.methods[name].search
+        check_space(name, space, lambda more, job=job: load_recipe(job.source, [*job.settings, *more]))  # type: ignore[misc]
+    for word in only:
+        if not any(word.lower() in name.lower() for name in suite.methods):
+            raise ConfigError(f"suite {suite.name} has no method with {word!r} in it. {nearest(word, suite.methods)}")
+    known = sorted({job.seed for job in jobs})
+    for seed in seeds or ():
+        if seed not in known:
+            raise ConfigError(f"suite {suite.name} has the seeds {', '.join(map(str, known))}, not {seed}.")
+    chosen = [
+        job
+        for job in jobs
+        if (not only or any(word.lower() in job.method.lower() for word in only))
+        and (seeds is None or job.seed in seeds)
+    ]
+    return Plan(suite, folder, tuple(jobs), tuple(chosen))

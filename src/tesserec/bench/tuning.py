@@ -1,0 +1,105 @@
+"""The search for a method's settings on the validation part, by Optuna's tree-structured Parzen estimator.
+
+What trial n tries follows from the results of the trials before it and from (seed, n) alone. So a search needs no
+database: killed and started again, it draws the same settings, finds their runs finished, and goes on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tesserec.bench.suite import Range, Space, Tuning
+from tesserec.errors import ConfigError, MissingDependencyError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One trial of a search."""
+
+    settings: tuple[str, ...]  # section.key=value
+    value: float | None  # of the metric on the validation part; None: the run failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A finished search."""
+
+    metric: str
+    trials: tuple[Trial, ...]
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial with the largest value, the first of equals; None if all of them failed."""
+        finished = [trial for trial in self.trials if trial.value is not None]
+        return max(finished, key=lambda trial: trial.value or 0.0) if finished else None
+
+
+def search(space: Space, tuning: Tuning, measure: Callable[[int, tuple[str, ...]], float | None]) -> Study:
+    """Carry out the trials of one method on one data set, one after the other.
+
+    Args:
+        space: where the settings lie.
+        tuning: the budget.
+        measure: trains with the settings of trial n and returns the metric on the validation part, None where it fails.
+
+    Raises:
+        MissingDependencyError: Optuna is not installed.
+    """
+    drawn, trials = list[dict[str, Any]](), list[Trial]()
+    for number in range(tuning.trials):
+        drawn.append(_draw(space, drawn, trials, seed=tuning.seed + number))
+        settings = tuple(f"{key}={value}" for key, value in drawn[-1].items())
+        trials.append(Trial(settings=settings, value=measure(number, settings)))
+    return Study(metric=tuning.metric, trials=tuple(trials))
+
+
+def require_optuna() -> Any:
+    """The library, silent.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise MissingDependencyError("optuna", extra="tune", purpose="Searching for settings") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _draw(space: Space, drawn: Sequence[dict[str, Any]], trials: Sequence[Trial], *, seed: int) -> dict[str, Any]:
+    """The settings of the next trial."""
+    optuna = require_optuna()
+    distributions = {key: _distribution(optuna, key, where) for key, where in space.items()}
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    for values, trial in zip(drawn, trials):
+        state = optuna.trial.TrialState.FAIL if trial.value is None else optuna.trial.TrialState.COMPLETE
+        study.add_trial(
+            optuna.trial.create_trial(params=values, distributions=distributions, value=trial.value, state=state)
+        )
+    return dict(study.ask(distributions).params)
+
+
+def _distribution(optuna: Any, key: str, where: Range | tuple[Any, ...]) -> Any:
+    if isinstance(where, tuple):
+        return optuna.distributions.CategoricalDistribution(where)
+    if where.whole:
+        return optuna.distributions.IntDistribution(int(where.low), int(where.high), log=where.log)
+    return optuna.distributions.FloatDistribution(where.low, where.high, log=where.log)
+
+
+def check_space(name: str, space: Space, load: Callable[[Sequence[str]], object]) -> None:
+    """Refuse a space with a setting that the recipe does not take, before the first trial.
+
+    Args:
+        load: makes the recipe with further settings.
+
+    Raises:
+        ConfigError: a setting, or one of its values, is refused.
+    """
+    for key, where in space.items():
+        for value in (where.low, where.high) if isinstance(where, Range) else where:
+            try:
+                load([f"{key}={int(value) if isinstance(where, Range) and where.whole else value}"])
+            except ConfigError as error:
+                raise ConfigError(f"{name}, search: {error}") from None

@@ -1,0 +1,319 @@
+"""A small suite by the command line: what it writes, killed in between, failing, searched, merged; and its page."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tesserec.bench.markdown import decimal
+from tesserec.cli.main import app
+from tesserec.data import Dataset
+from tesserec.tokenizers.semantic_ids import SemanticIds
+
+REPOSITORY = Path(__file__).parent.parent.parent
+
+SUITE = """
+summary = "Two methods on a small shop & more"
+budget = "next to none"
+seeds = [0, 1]
+metrics = ["ndcg@10"]
+reference = "popularity"
+
+[protocol]
+cutoffs = [5, 10]
+
+[data.shop.synthetic]
+n_users = 120
+n_items = 60
+
+[methods.popularity]
+recipe = "popularity"
+published.shop = { "ndcg@10" = 0.25, source = "nobody" }
+
+[methods."SASRec, <small>"]
+recipe = "sasrec"
+note = "one layer"
+settings = [
+    "recommender.width=16", "recommender.n_layers=1", "recommender.n_heads=1", "training.epochs=EPOCHS",
+    "training.batch_size=16", "training.precision=fp32", "training.checkpoint_seconds=0", "training.patience=100",
+    "training.device=cpu",
+]
+
+[methods."only published"]
+published.shop = { "ndcg@10" = 0.31, source = "a paper", differs = "another protocol" }
+"""
+
+
+def bench(*arguments: object, code: int = 0) -> tuple[dict[str, Any], str]:
+    """What the command prints as JSON, and what it says on stderr."""
+    result = CliRunner().invoke(app, ["bench", *map(str, arguments), "--json"], catch_exceptions=False)
+    assert result.exit_code == code, result.stderr
+    return json.loads(result.stdout) if result.stdout else {}, result.stderr
+
+
+def write_suite(folder: Path, *, epochs: int = 3, more: str = "") -> Path:
+    path = folder / "small.toml"
+    path.write_text(SUITE.replace("EPOCHS", str(epochs)) + more)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder of a suite that ran through."""
+    folder = tmp_path_factory.mktemp("suite")
+    bench(write_suite(folder), "--out", folder / "out")
+    return folder / "out"
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "results.json").read_text())
+
+
+def lasting(results: dict[str, Any]) -> dict[str, Any]:
+    """All that does not depend on the moment, or on where the folder lies."""
+    return {key: value for key, value in results.items() if key not in ("costs", "made", "command")}
+
+
+def test_a_suite_writes_numbers_for_machines_and_people(finished):
+    results = results_of(finished)
+    table = results["tables"]["shop"]
+    assert list(table["methods"]) == ["popularity", "SASRec, <small>"]
+    assert table["methods"]["SASRec, <small>"]["seeds"] == [0, 1]
+    assert table["protocol"]["cutoffs"] == [5, 10]
+    assert results["failures"] == results["missing"] == []
+    for run in results["runs"]:
+        assert (finished / run["per_user"]).is_file()
+    seeds = [run["metrics"]["ndcg@10"] for run in results["runs"] if run["seed"] is not None]
+    assert table["methods"]["SASRec, <small>"]["metrics"]["ndcg@10"]["mean"] == pytest.approx(sum(seeds) / 2)
+    text = (finished / "results.md").read_text()
+    ours = decimal(table["methods"]["popularity"]["metrics"]["ndcg@10"]["mean"])
+    assert re.search(rf"\| popularity \| 0\.2500 \| {ours} \|", text)
+    elsewhere = "published figures of only published: a paper; protocol differs: another protocol"
+    for fact in ("next to none", table["protocol"]["dataset"], elsewhere, "torch"):
+        assert fact in text
+
+
+def test_a_second_call_repeats_nothing(finished):
+    plan, _ = bench(finished.parent / "small.toml", "--out", finished, "--plan")
+    assert [run["state"] for run in plan["runs"]] == ["finished"] * 3
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("runs/**/weights.safetensors")}
+    again, said = bench(finished.parent / "small.toml", "--out", finished, "--seeds", "1")
+    assert lasting(again) == lasting(results_of(finished))
+    assert "recommender: cached" in said
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert len(before) == 2
+
+
+def test_a_suite_killed_while_it_trains_ends_with_the_same_results(tmp_path, finished):
+    path = write_suite(tmp_path)
+    arguments = ["bench", str(path), "--out", str(tmp_path / "out")]
+    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it in the last bit
+    with subprocess.Popen(
+        [sys.executable, "-m", "tesserec", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=threads,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("out/stages/checkpoints/*/checkpoint.pt")):
+            assert process.poll() is None, "the suite ended before it wrote a checkpoint"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert not (tmp_path / "out" / "results.json").exists()
+    again, _ = bench(path, "--out", tmp_path / "out")
+    assert lasting(again) == lasting(results_of(finished))
+
+
+def test_a_failing_run_is_reported_and_a_search_gives_all_seeds_its_settings(tmp_path):
+    """In one suite, by two workers where there are two cores."""
+    pytest.importorskip("optuna")
+    path = write_suite(tmp_path, epochs=1, more=SEARCHED_AND_FAILING)
+    workers = min(2, os.cpu_count() or 1)
+    results, said = bench(path, "--out", tmp_path / "out", "--workers", workers, code=1)
+    assert [failure["label"] for failure in results["failures"]] == ["too much on shop, seed 7"]
+    assert "The loss became" in results["failures"][0]["error"]
+    assert "The loss became" in said
+    assert len(results["runs"]) == 3
+    assert "too much on shop, seed 7" in (tmp_path / "out" / "report.html").read_text()
+
+    (search,) = results["searches"]
+    assert len(search["trials"]) == 2
+    assert search["best"] == max(search["trials"], key=lambda trial: trial["value"])
+    rates = {run["model"]["config"]["training"]["learning_rate"] for run in results["runs"] if run["seed"] is not None}
+    assert rates == {float(search["best"]["settings"][0].partition("=")[2])}
+    cards = [json.loads(path.read_text())["card"] for path in tmp_path.glob("out/trials/**/report.json")]
+    assert [card["protocol"]["part"] for card in cards] == ["validation"] * 2
+
+    (tmp_path / "out" / "trials" / "shop" / "sasrec-small" / "study.json").unlink()  # as if killed before its end
+    again, said = bench(path, "--out", tmp_path / "out", "--only", "SASRec", code=1)
+    assert lasting(again) == lasting(results)
+    assert "trial 1: recommender: cached" in said
+    assert "recommender: done" not in said
+
+
+SEARCHED_AND_FAILING = """
+[methods."SASRec, <small>".search.training]
+learning_rate = { low = 1e-5, high = 1e-2, log = true }
+
+[methods."too much"]
+recipe = "sasrec"
+seeds = [7]
+settings = ["recommender.width=16", "training.epochs=1", "training.learning_rate=1e30", "training.precision=fp32"]
+
+[tuning]
+trials = 2
+"""
+
+ONLY_TORCH = """
+import importlib.machinery, runpy, sys
+ABSENT = {"faiss", "polars", "pydantic", "typer", "rich", "sklearn", "scipy", "matplotlib", "pandas", "optuna"}
+find = importlib.machinery.PathFinder.find_spec
+importlib.machinery.PathFinder.find_spec = classmethod(
+    lambda cls, name, *more: None if name.partition(".")[0] in ABSENT else find(name, *more)
+)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_gpu_script_needs_torch_alone_and_its_run_stands_in_the_table(tmp_path, finished):
+    data = finished / "data" / "shop"
+    catalogue = Dataset.load(data).catalogue
+    codes = np.random.default_rng(0).integers(0, 8, (len(catalogue), 3))
+    SemanticIds(catalogue, codes, (8, 8, 8)).save(tmp_path / "ids")
+    small = ("recommender.width=16", "recommender.n_layers=1", "recommender.n_heads=1", "recommender.head_width=16",
+             "recommender.ff_width=16", "recommender.beam_width=4", "training.warmup_steps=1", "training.batch_size=4",
+             "training.validation_users=20", "training.precision=fp32", "training.device=cpu",
+             "evaluation.cutoffs=5,10")  # fmt: skip
+    script = REPOSITORY / "benchmarks" / "gpu_papers.py"
+    arguments = [script, "tiger-paper", "--data", data, "--ids", tmp_path / "ids", "--out", tmp_path / "gpu",
+                 "--seconds", "5", "--reserve", "1", *(f"--set={setting}" for setting in small)]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", ONLY_TORCH, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"ms a step, \d+ steps an epoch, \d+ epochs in", done.stderr)
+
+    suite, out = finished.parent / "small.toml", shutil.copytree(finished, tmp_path / "out")
+    merge = ("--out", out, "--only", "popularity", "--merge", f"TIGER, GPU={tmp_path / 'gpu'}")
+    results, _ = bench(suite, *merge)
+    table = results["tables"]["shop"]["methods"]
+    assert list(table) == ["popularity", "SASRec, <small>", "TIGER, GPU"]
+    report = json.loads((tmp_path / "gpu" / "report" / "report.json").read_text())
+    assert table["TIGER, GPU"]["metrics"]["ndcg@10"]["mean"] == pytest.approx(report["metrics"]["ndcg@10"])
+    assert results["curves"]["shop"]["TIGER, GPU"]
+    assert lasting(bench(suite, *merge)[0]) == lasting(results)
+
+    twice = f"again={finished / 'runs' / 'shop' / 'sasrec-small' / '1'}"
+    _, said = bench(suite, "--out", out, "--only", "popularity", "--merge", twice, code=2)
+    assert "One report was given twice" in said
+    assert not (out / "merged" / "again").exists()
+
+
+# -- the page --------------------------------------------------------------------------------------------------------
+
+
+class Tables(HTMLParser):
+    """The text of every table of a page, row by row, and whether the page needs anything else."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tables = list[list[list[str]]]()
+        self.elsewhere = list[str]()
+        self._open = list[str]()
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elsewhere += [value or "" for name, value in attributes if name in ("src", "href")]
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        if tag not in ("meta", "br"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self._open):
+            self.tables[-1][-1][-1] += data
+
+
+def test_the_page_holds_the_numbers_of_the_results_and_needs_no_other_file(finished):
+    text = (finished / "report.html").read_text()
+    page, results = Tables(text), results_of(finished)
+    assert page.elsewhere == []
+    assert "http" not in re.sub(r"<title>.*?</title>", "", text)
+    main = {row[0]: row for row in page.tables[0]}
+    for name, method in results["tables"]["shop"]["methods"].items():
+        assert decimal(method["metrics"]["ndcg@10"]["mean"]) in main[name][2]
+        assert decimal(method["intervals"]["ndcg@10"]["low"]) in main[name][2]
+    assert main["only published"][-1] == "0.3100"
+    assert main["popularity"][-1].startswith("0.2500")
+    runs = [row for table in page.tables if table[0][:2] == ["method ", "seed "] or table[0][:2] == ["method", "seed"]
+            for row in table[1:]]  # fmt: skip
+    assert [row[2] for row in runs] == [decimal(run["metrics"]["ndcg@10"]) for run in results["runs"]]
+    assert results["command"] in text.replace("&lt;", "<").replace("&#x27;", "'")
+    assert "Two methods on a small shop &amp; more" in text
+
+
+def chromium() -> str:
+    """Chromium's command; skips, saying so, where none is installed."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium is installed")
+    return found
+
+
+def shown(page: Path, script: str) -> str:
+    """The document as the browser has it after the script has run."""
+    copy = page.with_name("with-script.html")
+    copy.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    command = [chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", copy.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_in_a_browser_a_click_sorts_and_the_numbers_are_there(tmp_path, finished):
+    page = Path(shutil.copy(finished / "report.html", tmp_path))
+    before = [row[0] for row in Tables(page.read_text()).tables[0]]
+    clicked = shown(page, "document.querySelectorAll('table.sorts')[0].querySelectorAll('button')[2].click()")
+    main = Tables(clicked).tables[0]
+    means = {name: method["metrics"]["ndcg@10"]["mean"]
+             for name, method in results_of(finished)["tables"]["shop"]["methods"].items()}  # fmt: skip
+    best_first = sorted(means, key=lambda name: -means[name])
+    assert [row[0] for row in main[1:]] == [*best_first, "only published"]
+    assert [decimal(means[row[0]]) in row[2] for row in main[1:3]] == [True, True]
+    twice = shown(page, "const b = document.querySelectorAll('table.sorts button')[2]; b.click(); b.click()")
+    assert [row[0] for row in Tables(twice).tables[0][1:]] == [*reversed(best_first), "only published"]
+    by_name = shown(page, "document.querySelectorAll('table.sorts button')[0].click()")
+    assert [row[0] for row in Tables(by_name).tables[0][1:]] == sorted(before[1:], key=str.lower)
+
+
+def test_mistakes_end_with_one_sentence_and_exit_code_2(tmp_path):
+    path = write_suite(tmp_path)
+    for arguments, words in (
+        ([path, "--seeds", "a"], "Give whole numbers separated by commas"),
+        ([path, "--merge", "name"], "is no NAME=PATH"),
+        ([path, "--workers", "1000"], "the cores of this machine"),
+        ([path, "--merge", f"x={tmp_path}"], "no finished artefact"),
+        (["nowhere.toml"], "There is no suite file nowhere.toml"),
+        (["quik"], "Did you mean 'quick'?"),
+        ([path, "--data", "shop=nowhere"], "There is no folder nowhere"),
+    ):
+        _, said = bench(*arguments, "--out", tmp_path / "out", code=2)
+        assert words in " ".join(said.split())
+        assert "Traceback" not in said
+    assert not (tmp_path / "out" / "results.json").exists()

@@ -1,0 +1,217 @@
+"""Suites from text to plans: what they say, what they refuse, and which stages their runs share."""
+
+from pathlib import Path
+
+import pytest
+
+from tesserec.bench import load_suite, packaged_suites, plan
+from tesserec.bench.drawings import around
+from tesserec.bench.suite import Range, Tuning
+from tesserec.bench.tuning import search
+from tesserec.data import SyntheticConfig, synthetic_catalogue
+from tesserec.errors import ArtifactError, ConfigError, MissingDependencyError
+from tesserec.pipeline import load_recipe, run
+
+SHOP = """
+[data.shop.synthetic]
+n_users = 60
+n_items = 50
+"""
+BY_TIME = "settings=['split=by-time', 'split.validation_from=1', 'split.test_from=2']"
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def refused(folder: Path, text: str, **options) -> str:
+    with pytest.raises(ConfigError) as caught:
+        plan(load_suite(written(folder, text), **options), folder / "out")
+    return str(caught.value)
+
+
+def test_every_packaged_suite_loads_and_all_its_recipes_do(tmp_path):
+    assert set(packaged_suites()) >= {"quick", "paper-scientific", "paper-beauty", "paper-yelp"}
+    for name in packaged_suites():
+        suite = load_suite(name, data={} if name == "quick" else {"": str(tmp_path)})
+        jobs = suite.jobs(tmp_path)
+        assert len({job.folder for job in jobs}) == len(jobs) > 3
+        assert all(job.recipe.evaluation.cutoffs == suite.protocol.cutoffs for job in jobs)
+
+
+def test_published_figures_of_a_packaged_suite_are_metrics_between_0_and_1():
+    suite = load_suite("paper-scientific", data={"": "."})
+    assert suite.methods["UniSRec, pre-trained"].published["scientific"].metrics["ndcg@10"] == 0.0641
+    assert "UniSRec, pre-trained" in suite.left_out
+    assert "--file unisrec_pretrained=PATH" in suite.left_out["UniSRec, pre-trained"]
+
+
+def test_a_trained_method_has_all_seeds_and_an_untrained_one_a_single_one(tmp_path):
+    text = f"seeds = [3, 4]\n{SHOP}\n[methods.a]\nrecipe='popularity'\n[methods.b]\nrecipe='sasrec'\n"
+    jobs = load_suite(written(tmp_path, text)).jobs(tmp_path)
+    assert [(job.method, job.seed) for job in jobs] == [("a", 3), ("b", 3), ("b", 4)]
+    assert jobs[2].recipe.training is not None
+    assert jobs[2].recipe.training.seed == 4
+
+
+def test_a_method_like_another_adds_to_its_settings(tmp_path):
+    text = f"""{SHOP}
+    [methods.a]
+    recipe = "sasrec"
+    settings = ["recommender.width=32"]
+    [methods.b]
+    like = "a"
+    settings = ["recommender.loss=bce"]
+    """
+    config = load_suite(written(tmp_path, text)).jobs(tmp_path)[1].recipe.recommender.config
+    assert (config.width, config.loss) == (32, "bce")
+
+
+def test_common_settings_go_to_the_methods_that_have_their_section(tmp_path):
+    text = f"{SHOP}\n[methods.a]\nrecipe='popularity'\n[methods.b]\nrecipe='sasrec'\n"
+    jobs = load_suite(written(tmp_path, text), settings=["training.max_seconds=7"]).jobs(tmp_path)
+    assert jobs[0].recipe.training is None
+    assert jobs[1].recipe.training is not None
+    assert jobs[1].recipe.training.max_seconds == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[methods.a]\nrecipe='popularity'", "has no data set"),
+        (SHOP, "has no method to run"),
+        (f"{SHOP}[methods.a]\nrecipe='popularty'", "Did you mean 'popularity'?"),
+        (f"{SHOP}[methods.a]\nrecipee='popularity'", "there is no setting 'recipee'. Did you mean 'recipe'?"),
+        (f"seed = [1]\n{SHOP}[methods.a]\nrecipe='popularity'", "there is no 'seed'. Did you mean 'seeds'?"),
+        (f"seeds = [1, 1]\n{SHOP}[methods.a]\nrecipe='sasrec'", "Give one seed or more, each once"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsettings=['training.epoch=3']", "Did you mean 'epochs'?"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsettings=['evaluation.part=validation']", "Set it in [protocol]"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsettings=['seed=3']", "Set it in seeds"),
+        (f"{SHOP}[methods.a]\nrecipe='tiger'\nsettings=['tokenizer.path={{ids}}']", "{ids} is no file of the suite"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\npublished.shop={{'ndgc@10'=0.1}}", "no metric called 'ndgc'"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\npublished.shop={{'ndcg@10'=5}}", "Give a number from 0 to 1"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\npublished.sho={{'ndcg@10'=.1}}", "is not valid TOML"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\ndata=['shap']", "Did you mean 'shop'?"),
+        (f"{SHOP}[methods.a]\nlike='b'\n[methods.b]\nrecipe='sasrec'", "no earlier method 'b'"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\n[methods.A]\nrecipe='sasrec'", "differ in signs and capitals only"),
+        (f"reference='b'\n{SHOP}[methods.a]\nrecipe='sasrec'", "reference is 'b'"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.training.learning_rate={{low=2,high=1}}", "is empty"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.training.learning_rat=[1]", "Did you mean 'learning_rate'?"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.training.dropout=3", "Give a list of values"),
+        (f"protocol=1\n{SHOP}[methods.a]\nrecipe='sasrec'", "Write it as a table"),
+        ("[data.shop]\n[methods.a]\nrecipe='sasrec'", "--data shop=PATH"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\n[methods.b]\nlike='a'\n{BY_TIME}", "split the data differently"),
+    ],
+)  # fmt: skip
+def test_a_wrong_suite_is_refused_before_anything_is_run(tmp_path, text, message):
+    assert message in refused(tmp_path, text)
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_of_another_size_than_the_published_cut_is_refused(tmp_path):
+    synthetic_catalogue(SyntheticConfig(n_users=60, n_items=50)).save(tmp_path / "data")
+    text = "[data.cut]\npath='data'\nusers=61\n[methods.a]\nrecipe='popularity'"
+    assert "has 60 users, but the suite's figures for cut belong to a cut with 61" in refused(tmp_path, text)
+    with pytest.raises(ArtifactError, match="There is no folder"):
+        plan(load_suite(written(tmp_path, text), data={"cut": str(tmp_path / "nowhere")}), tmp_path / "out")
+    with pytest.raises(ConfigError, match="Did you mean 'cut'"):
+        load_suite(written(tmp_path, text), data={"cot": "x"})
+
+
+def test_a_choice_of_nothing_is_refused(tmp_path):
+    suite = load_suite("quick")
+    with pytest.raises(ConfigError, match=r"no method with 'SASRek'.*Did you mean 'SASRec'"):
+        plan(suite, tmp_path, only=["SASRek"])
+    with pytest.raises(ConfigError, match="has the seeds 0, 1, not 7"):
+        plan(suite, tmp_path, seeds=[7])
+    chosen = plan(suite, tmp_path, only=["rec"], seeds=[1]).chosen
+    assert [(job.method, job.seed) for job in chosen] == [("SASRec", 1)]
+
+
+# -- searching -------------------------------------------------------------------------------------------------------
+
+SPACE = {
+    "a.x": Range(low=0.001, high=1.0, log=True),
+    "a.n": Range(low=1, high=4, whole=True),
+    "a.word": ("one", "two"),
+}
+
+
+def test_a_search_draws_the_same_settings_again_and_goes_where_values_are_large():
+    pytest.importorskip("optuna")
+    seen = list[tuple[str, ...]]()
+
+    def measure(number: int, settings: tuple[str, ...]) -> float | None:
+        seen.append(settings)
+        values = dict(setting.split("=") for setting in settings)
+        assert 0.001 <= float(values["a.x"]) <= 1.0
+        assert int(values["a.n"]) in (1, 2, 3, 4)
+        return None if number == 2 else float(values["a.x"]) + (values["a.word"] == "two")
+
+    study = search(SPACE, Tuning(trials=25), measure)
+    again = search(SPACE, Tuning(trials=25), measure)
+    assert study == again
+    assert seen[:25] == seen[25:]
+    assert study.trials[2].value is None
+    assert study.best is not None
+    assert "a.word=two" in study.best.settings
+    late = [trial.value for trial in study.trials[15:]]
+    assert sum(map(float, late)) / 10 > sum(float(trial.value or 0) for trial in study.trials[:10]) / 10
+    assert search(SPACE, Tuning(trials=3, seed=5), measure).trials[0].settings != study.trials[0].settings
+
+
+def test_a_search_without_optuna_names_the_command_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
+    text = f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.training.learning_rate=[0.1]"
+    with pytest.raises(MissingDependencyError, match=r"pip install 'tesserec\[tune\]'"):
+        plan(load_suite(written(tmp_path, text)), tmp_path / "out")
+
+
+# -- stages that runs share --------------------------------------------------------------------------------------------
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.lines = list[str]()
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+    def task(self, label, total=None):
+        from tesserec.progress import SILENT
+
+        return SILENT.task(label, total)
+
+
+def test_runs_with_a_store_make_a_common_stage_once_and_stay_whole_without_it(tmp_path):
+    synthetic_catalogue(SyntheticConfig(n_users=60, n_items=50)).save(tmp_path / "data")
+    quick = ["tokenizer.codebook_size=8", "recommender.width=16", "recommender.n_layers=1", "recommender.ff_width=16",
+             "recommender.n_heads=1", "recommender.head_width=16", "training.max_steps=1", "training.precision=fp32",
+             "recommender.beam_width=4"]  # fmt: skip
+    heard = Listener()
+    first = run(load_recipe("tiger", quick), tmp_path / "data", tmp_path / "a", store=tmp_path / "store")
+    recipe = load_recipe("tiger", [*quick, "training.learning_rate=0.5"])
+    second = run(recipe, tmp_path / "data", tmp_path / "b", store=tmp_path / "store", progress=heard)
+    shared = [line.partition(":")[0] for line in heard.lines if "shared with another run" in line]
+    assert shared == ["embeddings", "tokenizer", "semantic-ids"]
+    assert first.semantic_ids.fingerprint == second.semantic_ids.fingerprint
+    assert first.about["stages"]["recommender"] != second.about["stages"]["recommender"]
+    for stage in (tmp_path / "store").rglob("weights.safetensors"):
+        stage.write_bytes(b"damaged")  # a link: the runs' own files are these very ones
+    heard.lines.clear()
+    run(recipe, tmp_path / "data", tmp_path / "b", store=tmp_path / "store", progress=heard)
+    assert "embeddings: cached" in heard.lines
+    assert any(line.startswith("recommender: done") for line in heard.lines)
+    assert not list((tmp_path / "store" / "checkpoints").glob("*"))
+
+
+def test_scales_have_round_ticks_within_their_ends():
+    straight = around([0.013, 0.052], 0, 100)
+    assert all(straight.low <= tick <= straight.high for tick in straight.ticks())
+    assert 4 <= len(straight.ticks()) <= 10
+    ratios = around([3, 4000], 0, 100, log=True)
+    assert {10, 100, 1000} <= {round(tick) for tick in ratios.ticks()}
+    assert ratios(3 * (4000 / 3) ** 0.5) == pytest.approx(50)
+    assert around([5.0], 0, 100)(5.0) == pytest.approx(50)
