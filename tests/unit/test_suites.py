@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tesserec.artifacts import read_json
 from tesserec.bench import load_suite, packaged_suites, plan
 from tesserec.bench.drawings import around
+from tesserec.bench.missed import MISSES, keep_misses, kept_shares
+from tesserec.bench.page import _missed
 from tesserec.bench.suite import Range, Tuning
 from tesserec.bench.tuning import search
 from tesserec.data import SyntheticConfig, synthetic_catalogue
@@ -194,6 +197,15 @@ def test_runs_with_a_store_make_a_common_stage_once_and_stay_whole_without_it(tm
     first = run(load_recipe("tiger", quick), tmp_path / "data", tmp_path / "a", store=tmp_path / "store")
     recipe = load_recipe("tiger", [*quick, "training.learning_rate=0.5"])
     second = run(recipe, tmp_path / "data", tmp_path / "b", store=tmp_path / "store", progress=heard)
+    keep_misses(first, 20, heard)
+    missed, written_at = read_json(tmp_path / "a" / MISSES), (tmp_path / "a" / MISSES).stat().st_mtime_ns
+    assert (missed["users"], len(missed["levels"])) == (20, len(first.semantic_ids.codebook_sizes))
+    assert kept_shares(missed)[-1] == missed["kept"] / 20
+    shown = "".join(_missed({"missed": {"shop": {"TIGER": missed}}}, "shop", {"TIGER": 0}))
+    assert f">{missed['kept'] / 20:.1%}<" in shown
+    assert f"{missed['levels'][0]['loss']:.2f} of {missed['levels'][0]['chance']:.2f}" in shown
+    keep_misses(first, 20, heard)
+    assert (tmp_path / "a" / MISSES).stat().st_mtime_ns == written_at
     shared = [line.partition(":")[0] for line in heard.lines if "shared with another run" in line]
     assert shared == ["embeddings", "tokenizer", "semantic-ids"]
     assert first.semantic_ids.fingerprint == second.semantic_ids.fingerprint

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tesserec.artifacts import MANIFEST, link_artifact, read_json, read_manifest, write_json
+from tesserec.bench.missed import MISSES
 from tesserec.bench.suite import Job, slug
 from tesserec.data.dataset import Dataset
 from tesserec.errors import ArtifactError, ConfigError
@@ -42,6 +43,12 @@ class Finished:
         """A row for each validation while it trained (`tesserec.training.loop.TrainingLog`)."""
         path = self.folder / TRAINING_LOG
         return list(read_json(path)["rows"]) if path.exists() else []
+
+    @cached_property
+    def missed(self) -> dict[str, Any] | None:
+        """Why it missed, where that was found out (`tesserec.evaluation.Misses`)."""
+        path = self.folder / MISSES
+        return dict(read_json(path)) if path.exists() else None
 
     @cached_property
     def code_use(self) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tesserec.bench.drawings import MOST, Row, costs, curves, intervals, levels, slices
 from tesserec.bench.markdown import NO_FIGURE, absent, decimal, facts, gap, over_seeds, published_notes
+from tesserec.bench.missed import kept_shares
 
 SHOWN_LEVELS = 6
 SLICED = 8  # methods in the plots of slices: the reference and the best others; the tables have all
@@ -88,6 +89,7 @@ def _data_set(results: Mapping[str, Any], data: str) -> list[str]:
         *_costs_plots(results, data, numbers),
         *_curves(results, data, numbers),
         *_codes(results, data, numbers),
+        *_missed(results, data, numbers),
         "<h3>Runs</h3>",
         _runs_table(results, data),
     ]
@@ -296,6 +298,41 @@ def _codes(results: Mapping[str, Any], data: str, numbers: Mapping[str, int]) ->
         "<h3>Semantic IDs</h3>",
         levels("Evenness of code use", "perplexity / codewords", lines, [numbers[name] for name in lines]),
         _table(["method", "codewords by level", "used", "perplexity", "extra level"], rows),
+    ]
+
+
+def _missed(results: Mapping[str, Any], data: str, numbers: Mapping[str, int]) -> list[str]:
+    """Where beams lost their targets, and what the models thought of them."""
+    found = results["missed"][data]
+    if not found:
+        return []
+    rows = []
+    for name, missed in found.items():
+        losses = ", ".join(f"{level['loss']:.2f} of {level['chance']:.2f}" for level in missed["levels"])
+        users, width = missed["users"], missed["beam_width"]
+        cells = [Cell(escape(name), name), Cell(f"{users:,}", users), Cell(str(width), width)]
+        cells += [Cell(f"{missed[key] / users:.1%}", missed[key] / users) for key in ("kept", "lost_to_search")]
+        rows.append(("", [*cells, Cell(losses, words=True)]))
+    heads = [
+        "method",
+        "users",
+        "beam",
+        "kept to the end",
+        "lost by the search, at most",
+        "loss, of chance, by level",
+    ]
+    lines = {name: kept_shares(missed) for name, missed in found.items()}
+    note = (
+        "Users of the validation part, first seed. A target is kept while its prefix is in the beam. Lost by the "
+        "search: the final list should have held the ID, but the beam had dropped its prefix; the others were ranked "
+        "too low by the model itself."
+    )
+    of = [numbers[name] for name in found]
+    return [
+        "<h3>Where beams lose the target</h3>",
+        levels("Targets whose prefix is in the beam", "users, after each level", lines, of),
+        _table(heads, rows),
+        f'<p class="quiet">{note}</p>',
     ]
 
 

@@ -94,6 +94,10 @@ class Results:
             "runs": [self._run(one) for one in self.finished],
             "curves": {data: {name: _curves(runs) for name, runs in self.of(data).items()} for data in tables},
             "codes": {data: {name: runs[0].code_use for name, runs in self.of(data).items()} for data in tables},
+            "missed": {
+                data: {name: runs[0].missed for name, runs in self.of(data).items() if runs[0].missed}
+                for data in tables
+            },
             "searches": [
                 {"method": method, "data": data, **to_dict(study), "best": to_dict(study.best) if study.best else None}
                 for (method, data), study in self.studies.items()

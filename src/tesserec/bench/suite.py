@@ -151,6 +151,7 @@ class Suite:
     tuning: Tuning
     data: Mapping[str, Data]
     files: Mapping[str, str]  # name -> path, "" as long as nobody has given one
+    missed_users: int  # of a generative method's first seed, followed through the beam; 0: none
     methods: Mapping[str, Method]
     settings: tuple[str, ...] = ()  # of every method that has their section
 
@@ -170,6 +171,7 @@ class Suite:
             "seeds": list(self.seeds),
             "metrics": list(self.metrics),
             "reference": self.reference,
+            "missed_users": self.missed_users,
             "settings": list(self.settings),
             "protocol": to_dict(self.protocol),
             "tuning": to_dict(self.tuning),

@@ -4,6 +4,7 @@ summary = "Two baselines on our shop"
 seeds = [0, 1, 2]                                # of every trained method that names no others
 metrics = ["recall@10", "ndcg@10"]               # with intervals and tests
 reference = "SASRec, dropout .5"                 # which method the others are tested against; else the best one
+missed_users = 1000                              # followed through the beams of generative methods, on validation
 
 [protocol]                                       # one for all: runs that differ here do not go into one table
 part = "test"
@@ -35,7 +36,7 @@ from tesserec.config import build, nearest
 from tesserec.errors import ConfigError
 from tesserec.functional.metrics import parse_metric
 
-HEAD = ("summary", "budget", "seeds", "metrics", "reference")
+HEAD = ("summary", "budget", "seeds", "metrics", "reference", "missed_users")
 TABLES = ("protocol", "tuning", "data", "files", "methods")
 METHOD_KEYS = ("like", "recipe", "settings", "seeds", "data", "note", "published", "search")
 
@@ -95,6 +96,7 @@ def load_suite(
         seeds=head.seeds,
         metrics=head.metrics,
         reference=head.reference,
+        missed_users=head.missed_users,
         protocol=build(Protocol, values.get("protocol", {}), where=f"{where}, protocol"),
         tuning=build(Tuning, values.get("tuning", {}), where=f"{where}, tuning"),
         data=sources,
@@ -113,10 +115,13 @@ class _Head:
     seeds: tuple[int, ...] = (0,)
     metrics: tuple[str, ...] = ("recall@10", "ndcg@10")
     reference: str = ""
+    missed_users: int = 1000
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds is {list(self.seeds)}. Give one seed or more, each once.")
+        if self.missed_users < 0:
+            raise ConfigError(f"missed_users is {self.missed_users}. Look at 1 user or more, or at none: 0.")
         if not self.metrics or len(set(self.metrics)) < len(self.metrics):
             raise ConfigError(f"metrics is {list(self.metrics)}. Name one metric or more, each once.")
         for metric in self.metrics:

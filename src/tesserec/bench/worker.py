@@ -38,6 +38,7 @@ class Work:
     data: str  # folder of the data set
     out: str  # folder of the run
     store: str  # of the stages that runs share
+    missed_users: int = 0  # of a generative model: for so many users, find out why it missed
 
 
 class _Reporter:
@@ -90,10 +91,14 @@ def main() -> None:
 
 
 def _carry_out(work: Work, reporter: _Reporter) -> None:
+    from tesserec.bench.missed import keep_misses
     from tesserec.pipeline import load_recipe, run
 
     try:
-        run(load_recipe(work.source, work.settings), work.data, work.out, store=work.store, progress=reporter)
+        recipe = load_recipe(work.source, work.settings)
+        finished = run(recipe, work.data, work.out, store=work.store, progress=reporter)
+        if work.missed_users:
+            keep_misses(finished, work.missed_users, reporter)
     except TesserecError as error:
         reporter.send(failed=str(error), trace=None)
     except Exception as error:  # a bug, or a disk that is full: the other runs of the suite need not suffer from it
