@@ -8,6 +8,7 @@ has nothing but torch and numpy (which is why this is not pydantic: see docs/dec
 import dataclasses
 import difflib
 import math
+import tomllib
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -49,6 +50,22 @@ def build(config_class: type[Config], values: Mapping[str, Any], *, where: str) 
         if key not in fields:
             raise ConfigError(f"{where}: there is no setting {key!r}. {nearest(key, fields)}")
     return config_class(**{key: _convert(value, hints[key], f"{where}.{key}") for key, value in values.items()})
+
+
+def parse_toml(content: bytes, source: str) -> dict[str, Any]:
+    """The values in a recipe or a suite.
+
+    Raises:
+        ConfigError: it is not TOML in UTF-8; `source` is named.
+    """
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError:
+        raise ConfigError(f"{source} is not UTF-8 text. Convert it: iconv -f latin1 -t utf-8.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source} is not valid TOML: {error}.") from None
+    except RecursionError:
+        raise ConfigError(f"{source} is nested too deeply. It has sections with settings, no more.") from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:

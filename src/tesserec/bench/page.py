@@ -319,7 +319,7 @@ def _missed(results: Mapping[str, Any], data: str, numbers: Mapping[str, int]) -
         "beam",
         "kept to the end",
         "lost by the search, at most",
-        "loss, of chance, by level",
+        "loss by level, of chance",
     ]
     lines = {name: kept_shares(missed) for name, missed in found.items()}
     note = (

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from tesserec.bench.suite import PLACEHOLDER, Data, Method, Protocol, Published, Range, Space, Suite, Tuning, slug
-from tesserec.config import build, nearest
+from tesserec.config import build, nearest, parse_toml
 from tesserec.errors import ConfigError
 from tesserec.functional.metrics import parse_metric
 
@@ -140,14 +140,7 @@ def _read(source: str) -> tuple[dict[str, Any], Path]:
         if source not in known:
             raise ConfigError(f"There is no suite called {source!r}. {nearest(source, known)} Or give a .toml file.")
         content, home = (files("tesserec") / "suites" / f"{source}.toml").read_bytes(), Path()
-    try:
-        return tomllib.loads(content.decode()), home
-    except UnicodeDecodeError:
-        raise ConfigError(f"{source} is not UTF-8 text. Convert it: iconv -f latin1 -t utf-8.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source} is not valid TOML: {error}.") from None
-    except RecursionError:
-        raise ConfigError(f"{source} is nested too deeply. A suite has tables with settings, no more.") from None
+    return parse_toml(content, source), home
 
 
 def _sources(tables: Mapping[str, Any], given: dict[str, str], home: Path, where: str) -> dict[str, Data]:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from tesserec.config import build, choose, nearest, to_dict
+from tesserec.config import build, choose, nearest, parse_toml, to_dict
 from tesserec.data.dataset import Dataset
 from tesserec.data.splits import Split, by_time, leave_one_out
 from tesserec.errors import ConfigError
@@ -232,14 +232,7 @@ def _read(source: str) -> dict[str, Any]:
         if source not in known:
             raise ConfigError(f"There is no recipe called {source!r}. {nearest(source, known)} Or give a .toml file.")
         content = (files("tesserec") / "recipes" / f"{source}.toml").read_bytes()
-    try:
-        return tomllib.loads(content.decode())
-    except UnicodeDecodeError:
-        raise ConfigError(f"{source} is not UTF-8 text. Convert it: iconv -f latin1 -t utf-8.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source} is not valid TOML: {error}.") from None
-    except RecursionError:
-        raise ConfigError(f"{source} is nested too deeply. A recipe has sections with settings, no more.") from None
+    return parse_toml(content, source)
 
 
 def _is_file_name(source: str) -> bool:
