@@ -1,19 +1,24 @@
 """Suites from text to plans: what they say, what they refuse, and which stages their runs share."""
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from tesserec.artifacts import read_json
 from tesserec.bench import load_suite, packaged_suites, plan
+from tesserec.bench.crew import FAILURE, Crew
 from tesserec.bench.drawings import around
 from tesserec.bench.missed import MISSES, keep_misses, kept_shares
 from tesserec.bench.page import _missed
 from tesserec.bench.suite import Range, Tuning
 from tesserec.bench.tuning import search
+from tesserec.bench.worker import Work
 from tesserec.data import SyntheticConfig, synthetic_catalogue
 from tesserec.errors import ArtifactError, ConfigError, MissingDependencyError
 from tesserec.pipeline import load_recipe, run
+from tesserec.progress import SILENT
 
 SHOP = """
 [data.shop.synthetic]
@@ -183,8 +188,6 @@ class Listener:
         self.lines.append(message)
 
     def task(self, label, total=None):
-        from tesserec.progress import SILENT
-
         return SILENT.task(label, total)
 
 
@@ -227,3 +230,24 @@ def test_scales_have_round_ticks_within_their_ends():
     assert {10, 100, 1000} <= {round(tick) for tick in ratios.ticks()}
     assert ratios(3 * (4000 / 3) ** 0.5) == pytest.approx(50)
     assert around([5.0], 0, 100)(5.0) == pytest.approx(50)
+
+
+def test_a_worker_that_dies_costs_its_own_run_and_is_replaced(tmp_path):
+    work = Work(source="no-such-recipe", settings=(), data=str(tmp_path), out=str(tmp_path / "a"), store=str(tmp_path))
+    with Crew(1, SILENT) as crew:
+
+        def kill() -> None:
+            while crew._places[0].process is None:
+                time.sleep(0.001)
+            crew._places[0].process.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        first = crew.carry_out("the first", work)
+        killer.join()
+        assert first is not None
+        assert "signal 9" in first.error
+        assert read_json(tmp_path / "a" / FAILURE)["run"] == "the first"
+        second = crew.carry_out("the second", work)
+        assert second is not None
+        assert "There is no recipe called 'no-such-recipe'" in second.error
