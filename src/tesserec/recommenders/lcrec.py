@@ -223,6 +223,7 @@ class LCRec(GenerativeRecommender):
         self.asked = {"prompts": builder.fingerprint, "rows": rows.counts, "interests": interests.source}
         self.base = self._base_fingerprint()
         progress.say(f"rows of an epoch: {', '.join(f'{n:,} {task}' for task, n in rows.counts.items())}")
+        progress.say(f"what users want and like: {interests.source}")
         objective = LCRecObjective(rows, builder, self.training)
         self.builder = self._builder(None)
         self.log = train_by_validation(
