@@ -7,6 +7,11 @@ from tesserec.evaluation import ReportComparison
 from tesserec.tables import markdown_table
 
 NO_FIGURE = "-"
+FORESIGHT = (
+    "Spearman's rank correlation of each figure with the first metric, over the runs of one recommender on different "
+    "semantic IDs; runs are methods and seeds. Over five runs nothing short of 1 or -1 is beyond chance at 5%, over "
+    "ten runs .65 is."
+)
 
 
 def markdown(results: Mapping[str, Any], tables: Mapping[str, ReportComparison]) -> str:
@@ -23,6 +28,9 @@ def markdown(results: Mapping[str, Any], tables: Mapping[str, ReportComparison])
         if results["published"][data]:
             lines += ["**Published beside ours**", "", markdown_table(published_rows(results, data), align="lr"), ""]
             lines += [f"- {word}" for word in published_notes(results, data)] + [""]
+        if len(foresight := foresight_rows(results, data)) > 1:
+            lines += ["**What tear-sheets said in advance**", "", markdown_table(foresight, align="lr"), ""]
+            lines += [FORESIGHT, ""]
     lines += ["## How", "", *(f"- {line}" for line in facts(results)), ""]
     lines += [f"- {line}" for line in absent(results)]
     if results["command"]:
@@ -48,6 +56,18 @@ def published_rows(results: Mapping[str, Any], data: str) -> list[list[str]]:
             cells.append(NO_FIGURE if theirs is None or ours is None else gap(ours["mean"], theirs))
         rows.append([name, *cells])
     return rows
+
+
+def foresight_rows(results: Mapping[str, Any], data: str) -> list[list[str]]:
+    """A heading, and a row for each figure of a tear-sheet: its correlation for each recommender."""
+    found = results["foresight"][data]
+    names = dict.fromkeys(name for one in found.values() for name in one["figures"])
+    heads = ["figure of the tear-sheet", *(f"{method}, {one['runs']} runs" for method, one in found.items())]
+    rows = []
+    for name in names:
+        values = [one["figures"].get(name, {}).get("correlation") for one in found.values()]
+        rows.append([name, *(NO_FIGURE if value is None else f"{value:+.2f}" for value in values)])
+    return [heads, *rows]
 
 
 def published_notes(results: Mapping[str, Any], data: str) -> list[str]:

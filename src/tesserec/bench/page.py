@@ -10,7 +10,17 @@ from importlib.resources import files
 from typing import Any
 
 from tesserec.bench.drawings import MOST, Row, costs, curves, intervals, levels, slices
-from tesserec.bench.markdown import NO_FIGURE, absent, decimal, facts, gap, over_seeds, published_notes
+from tesserec.bench.markdown import (
+    FORESIGHT,
+    NO_FIGURE,
+    absent,
+    decimal,
+    facts,
+    foresight_rows,
+    gap,
+    over_seeds,
+    published_notes,
+)
 from tesserec.bench.missed import kept_shares
 
 SHOWN_LEVELS = 6
@@ -89,6 +99,7 @@ def _data_set(results: Mapping[str, Any], data: str) -> list[str]:
         *_costs_plots(results, data, numbers),
         *_curves(results, data, numbers),
         *_codes(results, data, numbers),
+        *_foresight(results, data),
         *_missed(results, data, numbers),
         "<h3>Runs</h3>",
         _runs_table(results, data),
@@ -298,6 +309,19 @@ def _codes(results: Mapping[str, Any], data: str, numbers: Mapping[str, int]) ->
         "<h3>Semantic IDs</h3>",
         levels("Evenness of code use", "perplexity / codewords", lines, [numbers[name] for name in lines]),
         _table(["method", "codewords by level", "used", "perplexity", "extra level"], rows),
+    ]
+
+
+def _foresight(results: Mapping[str, Any], data: str) -> list[str]:
+    """What the figures of tear-sheets say of the models that read the IDs."""
+    rows = [("", [Cell(escape(cell), cell) for cell in row]) for row in foresight_rows(results, data)[1:]]
+    if not rows:
+        return []
+    heads = foresight_rows(results, data)[0]
+    return [
+        "<h3>What tear-sheets said in advance</h3>",
+        _table(heads, rows),
+        f'<p class="quiet">{escape(FORESIGHT)}</p>',
     ]
 
 

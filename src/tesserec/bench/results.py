@@ -17,6 +17,7 @@ from tesserec import environment
 from tesserec.artifacts import MANIFEST, write_json
 from tesserec.bench.crew import Failure
 from tesserec.bench.finished import Finished
+from tesserec.bench.foresight import foresight
 from tesserec.bench.suite import Suite
 from tesserec.bench.tuning import Study
 from tesserec.config import to_dict
@@ -94,6 +95,10 @@ class Results:
             "runs": [self._run(one) for one in self.finished],
             "curves": {data: {name: _curves(runs) for name, runs in self.of(data).items()} for data in tables},
             "codes": {data: {name: runs[0].code_use for name, runs in self.of(data).items()} for data in tables},
+            "foresight": {
+                data: foresight([one for runs in self.of(data).values() for one in runs], self.suite.metrics[0])
+                for data in tables
+            },
             "missed": {
                 data: {name: runs[0].missed for name, runs in self.of(data).items() if runs[0].missed}
                 for data in tables

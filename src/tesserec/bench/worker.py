@@ -91,12 +91,14 @@ def main() -> None:
 
 
 def _carry_out(work: Work, reporter: _Reporter) -> None:
+    from tesserec.bench.foresight import keep_figures
     from tesserec.bench.missed import keep_misses
     from tesserec.pipeline import load_recipe, run
 
     try:
         recipe = load_recipe(work.source, work.settings)
         finished = run(recipe, work.data, work.out, store=work.store, progress=reporter)
+        keep_figures(finished)
         if work.missed_users:
             keep_misses(finished, work.missed_users, reporter)
     except TesserecError as error:

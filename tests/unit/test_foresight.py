@@ -1,0 +1,74 @@
+"""What tear-sheets said in advance: figures kept beside runs, and their correlation with what came of it."""
+
+from html import escape
+from types import SimpleNamespace
+
+import pytest
+
+from tesserec.artifacts import read_json, write_json
+from tesserec.bench.foresight import FIGURES, FIGURES_FILE, foresight, keep_figures, rank_correlation
+from tesserec.bench.markdown import FORESIGHT, foresight_rows
+from tesserec.bench.page import _foresight
+from tesserec.data import SyntheticConfig, synthetic_catalogue
+from tesserec.pipeline import load_recipe, run
+
+EVENNESS, DISTINCT = list(FIGURES)[:2]
+
+
+def made(tmp_path, name, method, ids, evenness, distinct, recall):
+    """A run as far as it matters here."""
+    folder = tmp_path / name
+    folder.mkdir()
+    write_json(folder / FIGURES_FILE, {"of": ids, "figures": {EVENNESS: evenness, DISTINCT: distinct}})
+    report = SimpleNamespace(card={"model": {"config": {"method": method}}}, metrics={"recall@10": recall})
+    return SimpleNamespace(folder=folder, report=report)
+
+
+def test_correlation_is_that_of_ranks():
+    assert rank_correlation([(1, 10), (2, 20), (3, 1000)]) == 1.0
+    assert rank_correlation([(1, 3), (2, 2), (3, 1)]) == -1.0
+    assert rank_correlation([(1, 1), (2, 3), (3, 2), (4, 4)]) == 0.8
+    assert rank_correlation([(1, 1), (1, 3)]) is None
+
+
+def test_figures_are_held_against_the_metric_for_each_recommender_apart(tmp_path):
+    tiger = [made(tmp_path, f"t{n}", "tiger", f"ids-{n}", n, 5 - n, n / 10) for n in range(4)]
+    few = [made(tmp_path, f"l{n}", "lcrec", "the same", n, n, n) for n in range(5)]
+    found = foresight([*tiger, *few], "recall@10")
+    assert list(found) == ["tiger"]  # one set of IDs, however many seeds, is no comparison
+    assert found["tiger"]["runs"] == 4
+    assert found["tiger"]["figures"][EVENNESS]["correlation"] == 1.0
+    assert found["tiger"]["figures"][DISTINCT]["correlation"] == -1.0
+    assert list(FIGURES)[2] not in found["tiger"]["figures"]
+    results = {"foresight": {"shop": found}}
+    assert foresight_rows(results, "shop")[1] == [EVENNESS, "+1.00"]
+    shown = "".join(_foresight(results, "shop"))
+    assert "tiger, 4 runs" in shown
+    assert "-1.00" in shown
+    assert escape(FORESIGHT) in shown
+    assert _foresight({"foresight": {"shop": {}}}, "shop") == []
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop") / "data"
+    synthetic_catalogue(SyntheticConfig(n_users=80, n_items=60)).save(folder)
+    return folder
+
+
+def test_figures_are_kept_once_for_each_set_of_ids(shop, tmp_path):
+    settings = ["text.width=16", "tokenizer.n_levels=2", "tokenizer.codebook_size=8", "recommender.width=8",
+                "recommender.n_layers=1", "training.max_steps=1", "training.device=cpu"]  # fmt: skip
+    finished = run(load_recipe("vqrec", ["tokenizer=rkmeans", *settings]), shop, tmp_path / "run")
+    keep_figures(finished)
+    path = tmp_path / "run" / FIGURES_FILE
+    kept, written_at = read_json(path), path.stat().st_mtime_ns
+    assert set(kept["figures"]) == set(FIGURES)
+    assert all(0 <= figure <= 1 for figure in kept["figures"].values())
+    keep_figures(finished)
+    assert path.stat().st_mtime_ns == written_at
+
+
+def test_a_run_without_semantic_ids_has_no_figures(shop, tmp_path):
+    keep_figures(run(load_recipe("popularity"), shop, tmp_path / "run"))
+    assert not (tmp_path / "run" / FIGURES_FILE).exists()
