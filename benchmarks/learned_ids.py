@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from machine import describe
+from tesserec.bench.foresight import FEWEST, FIGURES, rank_correlation
 from tesserec.cli.output import TerminalProgress
 from tesserec.data import Dataset, leave_one_out, prepare
-from tesserec.evaluation import inspect_ids
+from tesserec.evaluation import TearSheet, inspect_ids
 from tesserec.pipeline import Run, load_recipe, run
 from tesserec.recommenders.sasrec import SASRec
 from tesserec.tables import format_table
@@ -124,6 +125,7 @@ def table(dataset: Dataset, folder: Path, names: list[str], seeds: list[int]) ->
     split, embeddings = leave_one_out(dataset), texts(dataset, folder)
     cells = [["", "use per level, %", "perplexity", "distinct, %", "neighbours", "together", "TIGER R@10", "N@10",
               "seeds"]]  # fmt: skip
+    judged, recalls = list[TearSheet](), list[float]()
     for name in names:
         homes = [folder / f"{file_name(name)}-{seed}" for seed in seeds]
         homes = [home for home in homes if (home / "nearest").exists()]
@@ -134,7 +136,10 @@ def table(dataset: Dataset, folder: Path, names: list[str], seeds: list[int]) ->
         used = np.mean([[level.used / level.size for level in sheet.levels] for sheet in sheets], axis=0)
         perplexity = np.mean([[level.perplexity for level in sheet.levels] for sheet in sheets], axis=0)
         distinct = [100 * sheet.collisions.distinct / sheet.items for sheet in sheets]
-        runs = [Run.open(home / "tiger") for home in homes if (home / "tiger" / "report" / "report.json").exists()]
+        finished = [(home / "tiger" / "report" / "report.json").exists() for home in homes]
+        runs = [Run.open(home / "tiger") for home, done in zip(homes, finished) if done]
+        judged += [sheet for sheet, done in zip(sheets, finished) if done]
+        recalls += [one.report.metrics["recall@10"] for one in runs]
         metrics = [spread([one.report.metrics[metric] for one in runs]) for metric in ("recall@10", "ndcg@10")]
         cells.append([
             name,
@@ -146,7 +151,18 @@ def table(dataset: Dataset, folder: Path, names: list[str], seeds: list[int]) ->
             *metrics,
             f"{len(homes)}" if len(runs) in (0, len(homes)) else f"{len(homes)}, TIGER {len(runs)}",
         ])  # fmt: skip
-    return format_table(cells, align="lr")
+    return "\n\n".join([format_table(cells, align="lr"), *foresight(judged, recalls)])
+
+
+def foresight(sheets: list[TearSheet], recalls: list[float]) -> list[str]:
+    """How far each figure of the tear-sheets ranks the runs as TIGER does in recall; nothing for fewer than four."""
+    if len(recalls) < FEWEST:
+        return []
+    rows = [["figure", f"rank correlation with TIGER's R@10, {len(recalls)} runs"]]
+    for name, figure in FIGURES.items():
+        found = rank_correlation([(figure(sheet) or 0.0, recall) for sheet, recall in zip(sheets, recalls)])
+        rows.append([name, "-" if found is None else f"{found:+.2f}"])
+    return [format_table(rows, align="lr")]
 
 
 def spread(values: list[float]) -> str:
