@@ -33,7 +33,7 @@ SMALL = LCRecConfig(
     new=NEW, fusion_rows=40, max_items=6, max_tokens=128, text_tokens=16, beam_width=30, users_per_batch=16
 )
 TRAINING = TrainingConfig(
-    epochs=30, validate_every=15, batch_size=32, learning_rate=1e-2, schedule="cosine", warmup_steps=20, device="cpu",
+    epochs=30, validate_every=15, batch_size=32, learning_rate=5e-3, schedule="cosine", warmup_steps=20, device="cpu",
     precision="fp32",
 )  # fmt: skip
 COLOURS = ("amber", "beige", "coral", "denim", "ebony", "fawn")
@@ -111,7 +111,8 @@ def rows(split, interests):
 
 @pytest.fixture(scope="module")
 def trained(split, semantic_ids):
-    return LCRec(semantic_ids, SMALL, TRAINING).fit(split)
+    config = dataclasses.replace(SMALL, tasks=("seqrec", "preference"), max_items=2)
+    return LCRec(semantic_ids, config, dataclasses.replace(TRAINING, epochs=60, validate_every=30)).fit(split)
 
 
 def every_sample(rows, builder, epoch=0):
