@@ -83,7 +83,9 @@ def without_seeds(value: Any) -> Any:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_dict(value)
-    return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, (tuple, list)) else value
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:

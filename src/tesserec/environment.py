@@ -4,13 +4,27 @@ import os
 import platform
 import re
 import subprocess
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
+from tesserec.errors import MissingDependencyError
 from tesserec.version import __version__
 
 CPU_FEATURES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "sve", "bf16")  # that decide how fast products are
+
+
+def require_library(package: str, *, extra: str, purpose: str, module: str = "") -> Any:
+    """An optional library's module, by default that of the package's own name.
+
+    Raises:
+        MissingDependencyError: it is not installed; the message names the extra that installs it.
+    """
+    try:
+        return import_module(module or package.replace("-", "_"))
+    except ImportError:
+        raise MissingDependencyError(package, extra=extra, purpose=purpose) from None
 
 
 def cache_folder() -> Path:

@@ -1,23 +1,7 @@
-"""The optional libraries of Hugging Face, imported where they are needed and kept quiet."""
+"""Libraries of Hugging Face, kept quiet."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
-from typing import Any, Literal
-
-from tesserec.errors import MissingDependencyError
-
-
-def require_library(name: Literal["transformers", "peft"], purpose: str) -> Any:
-    """The module of this name.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        return import_module(name)
-    except ImportError:
-        raise MissingDependencyError(name, extra="llm", purpose=purpose) from None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from tesserec.language.decoding import PromptDecoder
 from tesserec.language.interests import Interests
 from tesserec.language.model import AdapterConfig, LanguageModel, begin_language_model
 from tesserec.language.new import NewModelConfig, new_model
-from tesserec.language.prompts import TASKS, Facts, PromptBuilder, wording
+from tesserec.language.prompts import TASKS, Facts, PromptBuilder, corpus
 from tesserec.language.tasks import TaskRows
 from tesserec.language.texts import ItemTexts, item_texts
 from tesserec.recommenders import load_recommender
@@ -72,7 +72,7 @@ def texts(dataset):
 def folder(texts, tmp_path_factory):
     """A small untrained model, as `tesserec lm new` makes it."""
     folder = tmp_path_factory.mktemp("lm") / "model"
-    new_model([*texts.titles, *texts.descriptions, *wording()], folder, NEW)
+    new_model(corpus(texts), folder, NEW)
     return folder
 
 
@@ -80,7 +80,7 @@ def folder(texts, tmp_path_factory):
 def untied(texts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lm") / "untied"
     config = dataclasses.replace(NEW, tied=False, architecture="llama")
-    new_model([*texts.titles, *texts.descriptions, *wording()], folder, config)
+    new_model(corpus(texts), folder, config)
     return folder
 
 

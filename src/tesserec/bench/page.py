@@ -314,10 +314,10 @@ def _codes(results: Mapping[str, Any], data: str, numbers: Mapping[str, int]) ->
 
 def _foresight(results: Mapping[str, Any], data: str) -> list[str]:
     """What the figures of tear-sheets say of the models that read the IDs."""
-    rows = [("", [Cell(escape(cell), cell) for cell in row]) for row in foresight_rows(results, data)[1:]]
-    if not rows:
+    heads, *figures = foresight_rows(results, data)
+    if not figures:
         return []
-    heads = foresight_rows(results, data)[0]
+    rows = [("", [Cell(escape(cell), cell) for cell in row]) for row in figures]
     return [
         "<h3>What tear-sheets said in advance</h3>",
         _table(heads, rows),

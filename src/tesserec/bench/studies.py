@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tesserec.artifacts import fingerprint_json, read_json, read_manifest, write_json
-from tesserec.bench.suite import Job, Range, Suite, slug
+from tesserec.bench.suite import Job, Suite, slug
 from tesserec.bench.tuning import Study, Trial
 from tesserec.config import to_dict
 
@@ -62,7 +62,6 @@ class Studies:
 
     def _key(self, job: Job) -> str:
         """All that a search depends on."""
-        space = self.suite.methods[job.method].search
-        plain = {key: to_dict(where) if isinstance(where, Range) else list(where) for key, where in space.items()}
+        space = to_dict(self.suite.methods[job.method])["search"]
         data = read_manifest(self.suite.dataset_folder(job.data, self.out), kind="dataset").fingerprint
-        return fingerprint_json([self._base(job).recipe.to_dict(), plain, to_dict(self.suite.tuning), data])
+        return fingerprint_json([self._base(job).recipe.to_dict(), space, to_dict(self.suite.tuning), data])

@@ -17,7 +17,7 @@ from tesserec.data.synthetic import SyntheticConfig
 from tesserec.errors import ConfigError
 from tesserec.evaluation import CUTOFFS, check_ranking
 from tesserec.functional.metrics import parse_metric
-from tesserec.pipeline.recipe import SECTIONS, Recipe, load_recipe
+from tesserec.pipeline.recipe import SECTIONS, Recipe, load_recipe, place_of
 
 PROTOCOL_KEYS = ("part", "exclude_seen", "cutoffs")  # of the recipe's [evaluation]; a suite sets them for all methods
 PLACEHOLDER = re.compile(r"\{(\w+)\}")  # in a method's settings: a file of the suite
@@ -157,28 +157,7 @@ class Suite:
 
     def to_dict(self) -> dict[str, Any]:
         """The complete suite, defaults included, as plain JSON values."""
-        methods = {}
-        for name, method in self.methods.items():
-            plain = {key: value for key, value in vars(method).items() if key not in ("published", "search")}
-            plain["published"] = {data: to_dict(figures) for data, figures in method.published.items()}
-            plain["search"] = {key: to_dict(at) if isinstance(at, Range) else list(at)
-                               for key, at in method.search.items()}  # fmt: skip
-            methods[name] = {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
-        return {
-            "name": self.name,
-            "summary": self.summary,
-            "budget": self.budget,
-            "seeds": list(self.seeds),
-            "metrics": list(self.metrics),
-            "reference": self.reference,
-            "missed_users": self.missed_users,
-            "settings": list(self.settings),
-            "protocol": to_dict(self.protocol),
-            "tuning": to_dict(self.tuning),
-            "data": {name: to_dict(data) for name, data in self.data.items()},
-            "files": dict(self.files),
-            "methods": methods,
-        }
+        return to_dict(self)
 
     def missing_files(self, method: Method) -> list[str]:
         """The files that the settings of a method name and nobody has given."""
@@ -222,7 +201,7 @@ class Suite:
         """All settings of a method but the seed: its own, then those of everyone, then the protocol."""
         own = [PLACEHOLDER.sub(lambda match: self.files[match[1]], setting) for setting in method.settings]
         for setting in (*own, *self.settings, *method.search):
-            section, _, key = setting.partition("=")[0].strip().partition(".")
+            section, key = place_of(setting)
             if (section == "evaluation" and key in PROTOCOL_KEYS) or section == "seed":
                 place = "[protocol]" if key else "seeds"
                 raise ConfigError(
@@ -238,7 +217,7 @@ class Suite:
 
 def _concerns(setting: str, recipe: Recipe) -> bool:
     """Whether a recipe has the section of a setting; a setting of no section at all is left to the recipe to refuse."""
-    section = setting.partition("=")[0].strip().partition(".")[0]
+    section, _ = place_of(setting)
     return section not in SECTIONS or getattr(recipe, section) is not None
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tesserec.bench.suite import Range, Space, Tuning
-from tesserec.errors import ConfigError, MissingDependencyError
+from tesserec.environment import require_library
+from tesserec.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +60,7 @@ def require_optuna() -> Any:
     Raises:
         MissingDependencyError: it is not installed.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise MissingDependencyError("optuna", extra="tune", purpose="Searching for settings") from None
+    optuna = require_library("optuna", extra="tune", purpose="Searching for settings")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

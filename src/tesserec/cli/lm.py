@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tesserec.cli.output import Json, reporting, show
+from tesserec.cli.output import Json, items_table, reporting, show
 
 if TYPE_CHECKING:
     from tesserec.recommenders.lcrec import LCRec
@@ -38,7 +38,7 @@ def new(
     from tesserec.data import Dataset
     from tesserec.errors import ConfigError
     from tesserec.language.new import KIND, NewModelConfig, new_model
-    from tesserec.language.prompts import wording
+    from tesserec.language.prompts import corpus
     from tesserec.language.texts import item_texts
 
     values = dict[str, str]()
@@ -49,8 +49,7 @@ def new(
         values[key.strip()] = value
     config = build(NewModelConfig, values, where="lm new")
     require_place(out, kind=KIND)
-    texts = item_texts(Dataset.load(data).items)
-    new_model([*texts.titles, *texts.descriptions, *wording()], out, config, seed=seed)
+    new_model(corpus(item_texts(Dataset.load(data).items)), out, config, seed=seed)
     show(
         {"model": str(out), "seed": seed, **to_dict(config)},
         f"{out}: {config.architecture}, {config.n_layers} layers of width {config.width}, untrained",
@@ -68,12 +67,10 @@ def find(
 ) -> None:
     """The items that a text names, by their semantic IDs: also items that nobody has taken yet."""
     from tesserec.pipeline import Run
-    from tesserec.tables import format_table
 
     opened = Run.open(run, data=data)
     rows = opened.titled(_language_model(opened.recommender).find([text], k, kind=kind))[0]
-    table = [["item_id", "score", "title"], *([row["item_id"], f"{row['score']:.4g}", row["title"]] for row in rows)]
-    show({"found": rows}, format_table(table, align="lrl"), as_json=as_json)
+    show({"found": rows}, items_table(rows), as_json=as_json)
 
 
 def describe(

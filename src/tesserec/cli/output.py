@@ -4,7 +4,7 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
@@ -23,6 +23,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs inst
 
 INTERRUPTED = 130  # what shells report for a process that Ctrl-C ended
 LOG_SECONDS = 30.0  # between lines about a task where stderr is no terminal but a file
+
+
+def items_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of `Run.titled`: id, score and title."""
+    table = [["item_id", "score", "title"], *([row["item_id"], f"{row['score']:.4g}", row["title"]] for row in rows)]
+    return format_table(table, align="lrl")
 
 
 def reporting(verb: Callable[Arguments, None]) -> Callable[Arguments, None]:

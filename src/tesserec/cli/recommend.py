@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tesserec.cli.output import Json, show
+from tesserec.cli.output import Json, items_table, show
 
 
 def recommend(
@@ -21,7 +21,6 @@ def recommend(
 ) -> None:
     """The items that someone with this history most likely takes next, with their titles."""
     from tesserec.pipeline import Run
-    from tesserec.tables import format_table
 
     opened = Run.open(run, data=data)
     items = _ids(history) or []
@@ -31,8 +30,7 @@ def recommend(
     answer = opened.recommender.recommend([items], k, allow=_ids(allow), deny=_ids(deny), exclude_seen=exclude_seen)
     rows = opened.titled(answer)[0]
     by_popularity = bool(answer.by_popularity is not None and answer.by_popularity[0])
-    table = [["item_id", "score", "title"], *([row["item_id"], f"{row['score']:.4g}", row["title"]] for row in rows)]
-    text = format_table(table, align="lrl")
+    text = items_table(rows)
     if by_popularity:
         text = f"nothing of the history is known: these are the most popular items\n{text}"
     found = {"recommendations": rows, "unknown_in_history": unknown, "by_popularity": by_popularity}

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from tesserec.errors import ConfigError, MissingDependencyError
+from tesserec.environment import require_library
+from tesserec.errors import ConfigError
 
 COLORS = ("#1b6ca8", "#e07b39", "#3a9d5d", "#8e5ea2", "#b5483a", "#6b7280", "#c4a000", "#2a9d9d", "#d16ba5", "#5b4a3a")
 GREY = "#9aa1a9"
@@ -18,11 +19,8 @@ def page(rows: int, columns: int, *, size: tuple[float, float]) -> tuple[Any, li
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependencyError("matplotlib", extra="plot", purpose="Drawing a tear-sheet") from None
-    figure = Figure(figsize=size, layout="constrained")
+    drawing = require_library("matplotlib", extra="plot", purpose="Drawing a tear-sheet", module="matplotlib.figure")
+    figure = drawing.Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)

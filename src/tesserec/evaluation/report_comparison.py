@@ -6,12 +6,12 @@ differences change sign (tests), the same for all methods. They speak of another
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from tesserec.config import choose
+from tesserec.config import choose, to_dict
 from tesserec.errors import ConfigError
 from tesserec.evaluation.beyond_accuracy import beyond_accuracy
 from tesserec.evaluation.report import Report
@@ -155,9 +155,9 @@ class ReportComparison:
             "protocol": self.protocol,
             "metrics": list(self.metrics),
             "reference": self.reference,
-            "methods": {name: _plain(vars(method)) for name, method in self.methods.items()},
+            "methods": {name: to_dict(method) for name, method in self.methods.items()},
             "slices": self.slices,
-            "statistics": asdict(self.statistics),
+            "statistics": to_dict(self.statistics),
             "n_tests": self.n_tests,
             "notes": list(self.notes),
         }
@@ -366,12 +366,3 @@ def _notes(reports: Mapping[str, Sequence[Report]], best: str, slices: Sequence[
     if {part.group for part in slices} < {"popularity", "history", "repeat"}:
         notes.append("no slices by popularity and repeats: these reports do not say them; evaluate again for them")
     return notes
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses, mappings and tuples as JSON knows them."""
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(entry) for entry in value]
-    return _plain(vars(value)) if hasattr(value, "__dataclass_fields__") else value

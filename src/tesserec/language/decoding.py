@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tesserec.hugging_face import require_library
+from tesserec.environment import require_library
 from tesserec.language.model import LanguageModel
 from tesserec.types import IntArray
 
@@ -87,7 +87,7 @@ class PromptDecoder:
 
 def _cache(layers: KeysValues) -> Any:
     """A cache of the library with these keys and values in it."""
-    cache = require_library("transformers", "Decoding").DynamicCache()
+    cache = require_library("transformers", extra="llm", purpose="Decoding").DynamicCache()
     for number, (keys, values) in enumerate(layers):
         cache.update(keys, values, number)
     return cache

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tesserec.environment import require_library
 from tesserec.errors import ConfigError
 from tesserec.functional.losses import log_normalizer, softmax_cross_entropy
-from tesserec.hugging_face import no_bars, require_library
+from tesserec.hugging_face import no_bars
 from tesserec.language.codes import CodeTokens, initialise_rows, text_means
 from tesserec.training.seeds import seed_of, seeded
 from tesserec.types import IntArray
@@ -224,7 +225,7 @@ def open_language_model(
     codes = CodeTokens.find(tokenizer, codebook_sizes)
     adapted = None
     if base is not None:
-        peft = require_library("peft", "A model with adapters")
+        peft = require_library("peft", extra="llm", purpose="A model with adapters")
         _make_room(causal, tokenizer)
         with _peft_quiet():
             adapted = peft.PeftModel.from_pretrained(causal, folder)
@@ -234,7 +235,7 @@ def open_language_model(
 
 
 def _load(source: str, *, tokenizer_source: str | None = None) -> tuple[Any, Any]:
-    transformers = require_library("transformers", PURPOSE)
+    transformers = require_library("transformers", extra="llm", purpose=PURPOSE)
     from safetensors import SafetensorError
 
     folder = Path(source)
@@ -297,7 +298,7 @@ def _is_tied(causal: Any) -> bool:
 
 def _adapt(causal: Any, codes: CodeTokens, config: AdapterConfig, seed: int) -> Any:
     """Freeze the model and put adapters into it, in place; the codes' rows are trained where the table is used."""
-    peft = require_library("peft", "Tuning with adapters")
+    peft = require_library("peft", extra="llm", purpose="Tuning with adapters")
     names = {id(module): name.rpartition(".")[2] for name, module in causal.named_modules()}
     tables = [causal.get_input_embeddings()]
     if not _is_tied(causal):

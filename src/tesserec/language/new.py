@@ -11,8 +11,9 @@ from typing import Literal
 
 from tesserec.artifacts import write_artifact
 from tesserec.config import to_dict
+from tesserec.environment import require_library
 from tesserec.errors import ConfigError, DataError
-from tesserec.hugging_face import no_bars, require_library
+from tesserec.hugging_face import no_bars
 from tesserec.training.seeds import seeded
 from tesserec.types import PathLike
 
@@ -63,7 +64,7 @@ def new_model(texts: Sequence[str], folder: PathLike, config: NewModelConfig | N
         MissingDependencyError: transformers is not installed.
     """
     config = config or NewModelConfig()
-    transformers = require_library("transformers", "A new language model")
+    transformers = require_library("transformers", extra="llm", purpose="A new language model")
     if not any(text.strip() for text in texts):
         raise DataError("There is no text to learn words from. Prepare the data with item texts.")
     with write_artifact(folder, kind=KIND, config=to_dict(config), seed=seed) as staging, no_bars():

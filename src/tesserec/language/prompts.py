@@ -153,10 +153,10 @@ TASKS: dict[str, tuple[Template, ...]] = {
 }
 
 
-def wording(repeats: int = 100) -> list[str]:
-    """All templates without their slots, for a tokenizer that is to know their words; so often that it learns them."""
-    texts = [FRAME.replace("{request}", one.request) for templates in TASKS.values() for one in templates]
-    return [SLOT.sub("", text) for text in texts] * repeats
+def corpus(texts: ItemTexts, repeats: int = 100) -> list[str]:
+    """What a new tokenizer learns its words from: the items' texts, and the templates, so often that they count."""
+    requests = [FRAME.replace("{request}", one.request) for templates in TASKS.values() for one in templates]
+    return [*texts.titles, *texts.descriptions, *[SLOT.sub("", request) for request in requests] * repeats]
 
 
 @dataclass(frozen=True, eq=False)

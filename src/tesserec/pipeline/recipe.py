@@ -214,10 +214,16 @@ def load_recipe(source: str, settings: Sequence[str] = ()) -> Recipe:
         _apply(values, setting)
     recipe = _resolve(values, name)
     for setting in settings:
-        section = setting.partition("=")[0].strip().partition(".")[0]
+        section, _ = place_of(setting)
         if section in SECTIONS and getattr(recipe, section) is None:
             raise ConfigError(f"--set {setting}: {recipe.recommender.method} has no use for {section}. Leave it out.")
     return recipe
+
+
+def place_of(setting: str) -> tuple[str, str]:
+    """Section and key of `section.key=value`; the key is "" where there is none."""
+    section, _, key = setting.partition("=")[0].strip().partition(".")
+    return section, key
 
 
 def _read(source: str) -> dict[str, Any]:

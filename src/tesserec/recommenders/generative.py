@@ -89,11 +89,16 @@ class GenerativeRecommender(Recommender):
             if self.exact:
                 items[rows], scores[rows] = top_k(_open_scores(decoder, index, candidates, rows), k)
             else:
-                width = max(self.beam_width, k)
-                result = beam_search(decoder.step, index, beam_width=width, restriction=restriction)
-                best, values = expand(result, index, k, restriction=restriction)
-                items[rows], scores[rows] = best.cpu().numpy(), values.cpu().numpy()
+                items[rows], scores[rows] = self._best_items(decoder, index, restriction, k)
         return Recommendations(self.fitted_catalogue, items, scores)
+
+    def _best_items(
+        self, decoder: Decoder, index: ConstraintIndex, restriction: Restriction | None, k: int
+    ) -> tuple[IntArray, FloatArray]:
+        """The k best items of each of B users by beam, and their scores: (B, k), -1 and -inf where there are fewer."""
+        result = beam_search(decoder.step, index, beam_width=max(self.beam_width, k), restriction=restriction)
+        items, scores = expand(result, index, k, restriction=restriction)
+        return items.cpu().numpy(), scores.cpu().numpy()
 
     def rank(
         self, cases: Cases, *, exclude_seen: bool = False, list_length: int = 0, progress: Progress = SILENT

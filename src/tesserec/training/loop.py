@@ -33,6 +33,7 @@ from tesserec.training.devices import autocast, resolve_device, resolve_precisio
 from tesserec.training.schedules import learning_rate
 from tesserec.training.seeds import seed_of, seeded
 from tesserec.training.sharding import Shards
+from tesserec.types import IntArray
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -50,6 +51,23 @@ class Steps(Protocol):
     """The steps of one epoch; a list will do, and so will something that makes a step when it is asked for one."""
 
     def __getitem__(self, index: int, /) -> Step: ...
+
+
+@dataclass(frozen=True)
+class StepsOfRows(Sequence[Step]):
+    """Rows in an order, cut into batches; each becomes a step when it is asked for."""
+
+    order: IntArray
+    batch_size: int
+    make: Callable[[IntArray, int], Step]  # (rows of a batch, its number) -> its step
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.order) / self.batch_size)
+
+    def __getitem__(self, index: Any, /) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.make(self.order[index * self.batch_size : (index + 1) * self.batch_size], index)
 
 
 class Objective(Protocol):
@@ -237,7 +255,9 @@ class _Run:
             at.epoch_loss, at.epoch_targets = at.epoch_loss + loss, at.epoch_targets + step.n_targets
             task.advance(1, note=self.note(step, loss))
             if checkpoint_due and at.index < n_steps:
+                self.gather()
                 self.save()
+        self.gather()
         last = out_of_time or at.step >= self.n_steps
         if last or (at.epoch + 1) % config.validate_every == 0:
             self.validate(validate)
@@ -298,7 +318,6 @@ class _Run:
     def validate(self, validate: Callable[[nn.Module], float]) -> None:
         """Ask for the metric (in the first process), log it, keep the weights if they are the best so far."""
         at = self.at
-        self.gather()
         self.model.eval()
         with torch.no_grad():
             value = self.workers.total([validate(self.model) if self.workers.index == 0 else 0.0])[0]
@@ -353,7 +372,6 @@ class _Run:
         self.saved = time.monotonic()
         if self.checkpoints is None:
             return
-        self.gather()
         optimizer = self.shards.optimizer_state(self.optimizer) if self.shards else self.optimizer.state_dict()
         if self.workers.index != 0:
             return
