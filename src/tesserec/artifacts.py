@@ -25,6 +25,7 @@ MANIFEST = "manifest.json"
 MAKERS = {  # kind -> the command that makes one; of a run, the same command makes again what is damaged
     "dataset": "`tesserec prepare`",
     "report": "`tesserec run` or `tesserec evaluate --out`",
+    "misses": "`tesserec misses --out`",
     **dict.fromkeys(("embeddings", "tokenizer", "semantic-ids", "recommender"), "`tesserec run`"),
 }
 
@@ -33,7 +34,7 @@ MAKERS = {  # kind -> the command that makes one; of a run, the same command mak
 class Manifest:
     """What an artefact is, how it was made, and from what."""
 
-    kind: str  # "dataset", "embeddings", "semantic-ids", "tokenizer", "recommender", "report"
+    kind: str  # "dataset", "embeddings", "semantic-ids", "tokenizer", "recommender", "report", "misses"
     config: dict[str, Any]  # the full configuration, defaults included
     seed: int | None = None
     sizes: dict[str, int] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from tesserec.cli.main import app
 from tesserec.data import Dataset, SyntheticConfig, synthetic_catalogue
+from tesserec.evaluation import Misses
 from tesserec.tokenizers.semantic_ids import SemanticIds
 
 HEAVY = ("torch", "polars", "faiss", "sklearn", "transformers", "matplotlib", "accelerate", "numpy", "pyarrow")
@@ -149,7 +150,9 @@ def test_misses_says_where_a_beam_lost_the_targets(data, popularity, tmp_path):
     assert found["users"] == 20
     assert found["kept"] + sum(level["lost"] for level in found["levels"]) == 20
     assert found["widths"][-1]["certain"] == 1.0
-    assert "median rank" in tesserec("misses", tmp_path / "run", *options).stdout
+    assert "median rank" in tesserec("misses", tmp_path / "run", *options, "--out", tmp_path / "misses").stdout
+    assert Misses.load(tmp_path / "misses").to_dict() == found
+    refused(tesserec("misses", tmp_path / "run", "--out", tmp_path / "run" / "report"), "of kind 'report'")
     refused(tesserec("misses", popularity), "popularity scores every item")
     refused(tesserec("misses", tmp_path / "run", "--beam", "0"), "beam_width 0")
     refused(tesserec("misses", tmp_path / "run", "--users", "0"), "n_users is 0")

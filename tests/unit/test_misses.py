@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tesserec.artifacts import read_manifest
 from tesserec.errors import ArtifactError, ConfigError
 from tesserec.evaluation import Misses, why_missed
 from tesserec.recommenders import make_recommender
@@ -26,6 +27,7 @@ def tiger():
 def misses(**changes) -> Misses:
     """Four users and IDs of two levels: kept; lost on level 0, by the search; lost on level 1, twice, by the model."""
     found = Misses(
+        card={"part": "validation", "sources": {"dataset": "d"}},
         beam_width=2,
         codebook_sizes=(4, 2),
         users=np.array(["a", "b", "c", "d"]),
@@ -108,3 +110,19 @@ def test_what_cannot_be_followed_is_refused(tiger):
         why_missed(tiger, SPLIT, beam_width=0)
     with pytest.raises(ArtifactError, match="do not belong together"):
         why_missed(tiger, split_of([[0, 1, 2], [3, 4, 5]]))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_was_saved_comes_back_and_damage_is_noticed(tiger, tmp_path, exact):
+    found = why_missed(tiger, SPLIT, exact=exact, n_users=5)
+    found.save(tmp_path / "misses", sources={"recommender": "r"})
+    back = Misses.load(tmp_path / "misses")
+    assert back.to_dict() == found.to_dict()
+    assert (back.card["part"], back.card["n_users"], back.card["method"]) == ("validation", 5, "tiger")
+    for name in ("users", "lost_at", "ranks", "log_probs", "above", "exact_ranks"):
+        assert np.array_equal(getattr(back, name), getattr(found, name))
+    sources = read_manifest(tmp_path / "misses", kind="misses").sources
+    assert sources == {**tiger.sources, "recommender": "r"}
+    (tmp_path / "misses" / "per_user.parquet").write_bytes(b"damaged")
+    with pytest.raises(ArtifactError, match="tesserec misses --out"):
+        Misses.load(tmp_path / "misses")

@@ -17,6 +17,7 @@ from tesserec.bench.tuning import search
 from tesserec.bench.worker import Work
 from tesserec.data import SyntheticConfig, synthetic_catalogue
 from tesserec.errors import ArtifactError, ConfigError, MissingDependencyError
+from tesserec.evaluation import Misses
 from tesserec.pipeline import load_recipe, run
 from tesserec.progress import SILENT
 
@@ -201,7 +202,7 @@ def test_runs_with_a_store_make_a_common_stage_once_and_stay_whole_without_it(tm
     recipe = load_recipe("tiger", [*quick, "training.learning_rate=0.5"])
     second = run(recipe, tmp_path / "data", tmp_path / "b", store=tmp_path / "store", progress=heard)
     keep_misses(first, 20, heard)
-    missed, written_at = read_json(tmp_path / "a" / MISSES), (tmp_path / "a" / MISSES).stat().st_mtime_ns
+    missed, written_at = Misses.load(tmp_path / "a" / MISSES).to_dict(), (tmp_path / "a" / MISSES).stat().st_mtime_ns
     assert (missed["users"], len(missed["levels"])) == (20, len(first.semantic_ids.codebook_sizes))
     assert kept_shares(missed)[-1] == missed["kept"] / 20
     shown = "".join(_missed({"missed": {"shop": {"TIGER": missed}}}, "shop", {"TIGER": 0}))
@@ -209,6 +210,8 @@ def test_runs_with_a_store_make_a_common_stage_once_and_stay_whole_without_it(tm
     assert f"{missed['levels'][0]['loss']:.2f} of {missed['levels'][0]['chance']:.2f}" in shown
     keep_misses(first, 20, heard)
     assert (tmp_path / "a" / MISSES).stat().st_mtime_ns == written_at
+    keep_misses(first, 10, heard)
+    assert len(Misses.load(tmp_path / "a" / MISSES)) == 10
     shared = [line.partition(":")[0] for line in heard.lines if "shared with another run" in line]
     assert shared == ["embeddings", "tokenizer", "semantic-ids"]
     assert first.semantic_ids.fingerprint == second.semantic_ids.fingerprint

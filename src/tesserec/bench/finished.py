@@ -14,7 +14,7 @@ from tesserec.bench.missed import MISSES
 from tesserec.bench.suite import Job, slug
 from tesserec.data.dataset import Dataset
 from tesserec.errors import ArtifactError, ConfigError
-from tesserec.evaluation import Report
+from tesserec.evaluation import Misses, Report
 from tesserec.functional.id_statistics import entropy_bits
 from tesserec.pipeline.run import Run
 from tesserec.tokenizers.semantic_ids import SemanticIds
@@ -47,8 +47,8 @@ class Finished:
     @cached_property
     def missed(self) -> dict[str, Any] | None:
         """Why it missed, where that was found out (`tesserec.evaluation.Misses`)."""
-        path = self.folder / MISSES
-        return dict(read_json(path)) if path.exists() else None
+        folder = self.folder / MISSES
+        return Misses.load(folder).to_dict() if (folder / MANIFEST).exists() else None
 
     @cached_property
     def code_use(self) -> list[dict[str, Any]]:
@@ -111,6 +111,9 @@ def keep(elsewhere: Sequence[Finished], out: Path) -> list[Finished]:
         place = kept_at(one, out)
         if not place.exists():
             link_artifact(_report_of(one.folder), place / REPORT)
+        for name in (SEMANTIC_IDS, MISSES):
+            if (one.folder / name / MANIFEST).exists():
+                link_artifact(one.folder / name, place / name)
         if (one.folder / TRAINING_LOG).exists():
             (place / TRAINING_LOG).parent.mkdir(exist_ok=True)
             shutil.copy2(one.folder / TRAINING_LOG, place / TRAINING_LOG)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tesserec.bench.missed import MISSED, missed_rows
 from tesserec.evaluation import ReportComparison
 from tesserec.tables import markdown_table
 
@@ -31,6 +32,8 @@ def markdown(results: Mapping[str, Any], tables: Mapping[str, ReportComparison])
         if len(foresight := foresight_rows(results, data)) > 1:
             lines += ["**What tear-sheets said in advance**", "", markdown_table(foresight, align="lr"), ""]
             lines += [FORESIGHT, ""]
+        if len(missed := missed_rows(results, data)) > 1:
+            lines += ["**Where beams lose the target**", "", markdown_table(missed, align="lr"), "", MISSED, ""]
     lines += ["## How", "", *(f"- {line}" for line in facts(results)), ""]
     lines += [f"- {line}" for line in absent(results)]
     if results["command"]:

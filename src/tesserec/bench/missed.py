@@ -1,13 +1,22 @@
 """Why the generative models of a suite missed: kept beside a run, for the report."""
 
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 
-from tesserec.artifacts import read_json, write_json
+from tesserec.artifacts import read_manifest
+from tesserec.errors import ArtifactError
 from tesserec.evaluation import why_missed
+from tesserec.evaluation.misses import KIND
 from tesserec.pipeline.run import Run
 from tesserec.progress import Progress
 
-MISSES = "misses.json"  # in the folder of a run
+MISSES = "misses"  # in the folder of a run
+MISSED = (
+    "Users of the validation part, first seed. A target is kept while its prefix is in the beam. Lost by the search: "
+    "the final list should have held the ID, but the beam had dropped its prefix; the others were ranked too low by "
+    "the model itself."
+)
 
 
 def keep_misses(finished: Run, n_users: int, progress: Progress) -> None:
@@ -15,15 +24,29 @@ def keep_misses(finished: Run, n_users: int, progress: Progress) -> None:
 
     Runs whose recommender does not generate have no beam, and get nothing.
     """
-    path = finished.folder / MISSES
-    key = {"recommender": finished.about["stages"]["recommender"]["fingerprint"], "n_users": n_users}
-    if not finished.recommender.is_generative or (path.is_file() and read_json(path)["of"] == key):
+    if not finished.recommender.is_generative:
         return
-    part = "validation"
-    found = why_missed(finished.recommender, finished.split, part=part, n_users=n_users, progress=progress)
-    write_json(path, {"of": key, "part": part, **found.to_dict()})
+    folder = finished.folder / MISSES
+    recommender = finished.about["stages"]["recommender"]["fingerprint"]
+    with contextlib.suppress(ArtifactError):
+        manifest = read_manifest(folder, kind=KIND)
+        if (manifest.sources.get("recommender"), manifest.config["n_users"]) == (recommender, n_users):
+            return
+    found = why_missed(finished.recommender, finished.split, n_users=n_users, progress=progress)
+    found.save(folder, sources={"recommender": recommender})
 
 
-def kept_shares(missed: dict[str, Any]) -> list[float]:
+def kept_shares(missed: Mapping[str, Any]) -> list[float]:
     """For each level, the share of users whose target's prefix is still in the beam after it."""
     return [(level["reached"] - level["lost"]) / missed["users"] for level in missed["levels"]]
+
+
+def missed_rows(results: Mapping[str, Any], data: str) -> list[list[str]]:
+    """A heading, and a row for each generative method: what its beam kept, what it lost, and the loss of each level."""
+    rows = [["method", "users", "beam", "kept to the end", "lost by the search, at most", "loss by level, of chance"]]
+    for name, missed in results["missed"][data].items():
+        users = missed["users"]
+        shares = [f"{missed[key] / users:.1%}" for key in ("kept", "lost_to_search")]
+        losses = ", ".join(f"{level['loss']:.2f} of {level['chance']:.2f}" for level in missed["levels"])
+        rows.append([name, f"{users:,}", str(missed["beam_width"]), *shares, losses])
+    return rows

@@ -21,7 +21,7 @@ from tesserec.bench.markdown import (
     over_seeds,
     published_notes,
 )
-from tesserec.bench.missed import kept_shares
+from tesserec.bench.missed import MISSED, kept_shares, missed_rows
 
 SHOWN_LEVELS = 6
 SLICED = 8  # methods in the plots of slices: the reference and the best others; the tables have all
@@ -317,7 +317,7 @@ def _foresight(results: Mapping[str, Any], data: str) -> list[str]:
     heads, *figures = foresight_rows(results, data)
     if not figures:
         return []
-    rows = [("", [Cell(escape(cell), cell) for cell in row]) for row in figures]
+    rows = [("", [*map(_sortable, row)]) for row in figures]
     return [
         "<h3>What tear-sheets said in advance</h3>",
         _table(heads, rows),
@@ -330,33 +330,15 @@ def _missed(results: Mapping[str, Any], data: str, numbers: Mapping[str, int]) -
     found = results["missed"][data]
     if not found:
         return []
-    rows = []
-    for name, missed in found.items():
-        losses = ", ".join(f"{level['loss']:.2f} of {level['chance']:.2f}" for level in missed["levels"])
-        users, width = missed["users"], missed["beam_width"]
-        cells = [Cell(escape(name), name), Cell(f"{users:,}", users), Cell(str(width), width)]
-        cells += [Cell(f"{missed[key] / users:.1%}", missed[key] / users) for key in ("kept", "lost_to_search")]
-        rows.append(("", [*cells, Cell(losses, words=True)]))
-    heads = [
-        "method",
-        "users",
-        "beam",
-        "kept to the end",
-        "lost by the search, at most",
-        "loss by level, of chance",
-    ]
+    heads, *figures = missed_rows(results, data)
+    rows = [("", [*map(_sortable, row[:-1]), Cell(escape(row[-1]), words=True)]) for row in figures]
     lines = {name: kept_shares(missed) for name, missed in found.items()}
-    note = (
-        "Users of the validation part, first seed. A target is kept while its prefix is in the beam. Lost by the "
-        "search: the final list should have held the ID, but the beam had dropped its prefix; the others were ranked "
-        "too low by the model itself."
-    )
     of = [numbers[name] for name in found]
     return [
         "<h3>Where beams lose the target</h3>",
         levels("Targets whose prefix is in the beam", "users, after each level", lines, of),
         _table(heads, rows),
-        f'<p class="quiet">{note}</p>',
+        f'<p class="quiet">{escape(MISSED)}</p>',
     ]
 
 
@@ -426,6 +408,14 @@ def _how(results: Mapping[str, Any]) -> list[str]:
         parts += ["<h3>To repeat it</h3>", f"<pre>{escape(results['command'])}</pre>"]
     parts.append(f'<p class="quiet">Written {escape(results["made"]["at"])}.</p>')
     return parts
+
+
+def _sortable(text: str) -> Cell:
+    """A cell of a table that Markdown has, too: sorts as the number that it shows, if it is one."""
+    try:
+        return Cell(escape(text), float(text.rstrip("%").replace(",", "")))
+    except ValueError:
+        return NOTHING if text == NO_FIGURE else Cell(escape(text), text)
 
 
 def _table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Cell]]]) -> str:

@@ -25,13 +25,17 @@ def misses(
     users: Annotated[int | None, typer.Option(help="Look at so many users, drawn by --seed; default: all.")] = None,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     data: Annotated[Path | None, typer.Option(help="The data set, if it is no longer where it was.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Save all this, with every user's, into this folder.")] = None,
     as_json: Json = False,
 ) -> None:
     """Why a generative model missed: where its beam lost the targets, and what it thought of them."""
+    from tesserec.artifacts import require_place
     from tesserec.evaluation import why_missed
     from tesserec.pipeline import Run
 
     opened = Run.open(run, data=data)
+    if out is not None:
+        require_place(out, kind="misses")
     found = why_missed(
         opened.recommender,
         opened.split,
@@ -43,4 +47,6 @@ def misses(
         seed=seed,
         progress=TerminalProgress(),
     )
+    if out is not None:
+        found.save(out)
     show(found.to_dict(), found.text(), as_json=as_json)

@@ -1,11 +1,14 @@
 """Why a generative model missed: where beams lost the targets, and whether a wider one would have kept them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from tesserec.artifacts import open_artifact, read_json, write_artifact, write_json
 from tesserec.config import choose
 from tesserec.data.splits import Cases, Split
 from tesserec.errors import ConfigError, DataError
@@ -16,10 +19,11 @@ from tesserec.progress import SILENT, Progress
 from tesserec.recommenders.base import Candidates, Recommender, blocks
 from tesserec.recommenders.generative import GenerativeRecommender
 from tesserec.tables import format_table
-from tesserec.types import BoolArray, FloatArray, IntArray
+from tesserec.types import BoolArray, FloatArray, IntArray, PathLike
 
 WIDTHS = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # of the curve
 TOP = 10  # places of a list that people look at
+KIND, SUMMARY, PER_USER = "misses", "misses.json", "per_user.parquet"
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Misses:
     """A beam search seen from the target of each of M users.
 
     Attributes:
+        card: what was looked at: data set, split, part, what was masked, how many users were drawn, and by which seed;
+            of the recommender its method and sources.
         beam_width: hypotheses kept.
         codebook_sizes: L sizes.
         users: (M,) their ids.
@@ -60,9 +66,10 @@ class Misses:
         not_candidates: further cases whose target could not be recommended (it was masked).
     """
 
+    card: dict[str, Any]
     beam_width: int
     codebook_sizes: tuple[int, ...]
-    users: Any
+    users: npt.NDArray[Any]
     lost_at: IntArray
     ranks: IntArray
     log_probs: FloatArray
@@ -148,6 +155,7 @@ class Misses:
                 }
                 for width in WIDTHS
             ],
+            "card": self.card,
         }
 
     def text(self) -> str:
@@ -180,6 +188,58 @@ class Misses:
         if self.not_candidates:
             lines.append(f"\nleft out, as their targets were no candidates: {self.not_candidates:,}")
         return "\n".join(lines)
+
+    def save(self, folder: PathLike, *, sources: Mapping[str, str] | None = None) -> None:
+        """Write as an artefact of kind `misses`: `misses.json`, and `per_user.parquet` with a row per user.
+
+        Args:
+            folder: becomes the artefact.
+            sources: fingerprints, by name, of what the card does not name.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns = {"user_id": self.users, "lost_at": self.lost_at, "above": self.above}
+        for level in range(len(self.codebook_sizes)):
+            columns[f"rank_{level}"] = self.ranks[:, level]
+            columns[f"log_prob_{level}"] = self.log_probs[:, level]
+            if self.exact_ranks is not None:
+                columns[f"exact_rank_{level}"] = self.exact_ranks[:, level]
+        known = {**self.card["sources"], **(sources or {})}
+        with write_artifact(folder, kind=KIND, config=self.card, sizes={"users": len(self)}, sources=known) as staging:
+            pq.write_table(pa.table(columns), staging / PER_USER)
+            write_json(staging / SUMMARY, {**self.to_dict(), "codebook_sizes": list(self.codebook_sizes)})
+
+    @classmethod
+    def load(cls, folder: PathLike) -> Self:
+        """Open what `save` has written.
+
+        Raises:
+            ArtifactError: the folder holds something else, or it is damaged.
+        """
+        import pyarrow.parquet as pq
+
+        with open_artifact(folder, kind=KIND) as (path, manifest):
+            found, table = read_json(path / SUMMARY), pq.read_table(path / PER_USER)
+            if len(table) != manifest.sizes["users"]:
+                raise ValueError(f"{len(table)} rows, not {manifest.sizes['users']}")
+            levels = range(len(found["codebook_sizes"]))
+
+            def by_level(name: str) -> npt.NDArray[Any]:
+                return np.stack([table[f"{name}_{level}"].to_numpy() for level in levels], axis=1)
+
+            return cls(
+                card=found["card"],
+                beam_width=found["beam_width"],
+                codebook_sizes=tuple(found["codebook_sizes"]),
+                users=table["user_id"].to_numpy(),
+                lost_at=table["lost_at"].to_numpy(),
+                ranks=by_level("rank"),
+                log_probs=by_level("log_prob"),
+                above=table["above"].to_numpy(),
+                exact_ranks=by_level("exact_rank") if "exact_rank_0" in table.column_names else None,
+                not_candidates=found["not_candidates"],
+            )
 
 
 def why_missed(
@@ -244,7 +304,18 @@ def why_missed(
                 task.advance(len(rows))
     if not opened.any():
         raise DataError(f"The {part} part of the split {split.name} has no cases whose target is a candidate.")
+    card = {
+        "dataset": split.dataset.fingerprint,
+        "split": split.name,
+        "part": part,
+        "exclude_seen": exclude_seen,
+        "n_users": n_users,
+        "seed": seed,
+        "method": recommender.method,
+        "sources": recommender.sources,
+    }
     return Misses(
+        card=card,
         beam_width=width,
         codebook_sizes=index.codebook_sizes,
         users=np.array(split.dataset.user_ids)[cases.users][opened],
