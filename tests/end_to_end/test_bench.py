@@ -17,6 +17,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tesserec.bench import load_suite
 from tesserec.bench.markdown import decimal
 from tesserec.cli.main import app
 from tesserec.data import Dataset
@@ -317,3 +318,16 @@ def test_mistakes_end_with_one_sentence_and_exit_code_2(tmp_path):
         assert words in " ".join(said.split())
         assert "Traceback" not in said
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_the_demonstration_is_the_quick_suite_with_ids_and_lists_to_read(tmp_path, monkeypatch):
+    short = ["training.max_steps=2", "training.validation_users=20"]
+    monkeypatch.setattr("tesserec.bench.demo.load_suite", lambda name: load_suite(name, settings=short))
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    results = results_of(tmp_path)
+    assert list(results["tables"]["shop"]["methods"]) == ["popularity", "item graph, untrained", "SASRec", "TIGER"]
+    assert results["missed"]["shop"]["TIGER"]["users"] == 1000
+    assert "Where beams lose the target" in (tmp_path / "results.md").read_text()
+    for part in ("perplexity of first codes", "TIGER recommends", "and the user took", "report.html"):
+        assert part in result.stdout

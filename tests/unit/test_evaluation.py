@@ -10,7 +10,7 @@ from tesserec.data.dataset import Dataset
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split, leave_one_out
 from tesserec.errors import ArtifactError, ConfigError
-from tesserec.evaluation import Report, evaluate, side_by_side
+from tesserec.evaluation import Report, evaluate
 from tesserec.recommenders.base import ScoringRecommender
 from tesserec.recommenders.sasrec import SASRec, SASRecConfig
 from tesserec.recommenders.validation import validation_metric
@@ -126,13 +126,6 @@ def test_a_damaged_report_is_refused(tmp_path: Path):
     (tmp_path / "report" / "per_user.parquet").write_bytes(b"no parquet")
     with pytest.raises(ArtifactError, match=r"is damaged.*`tesserec evaluate --out`"):
         Report.load(tmp_path / "report")
-
-
-def test_reports_of_different_protocols_do_not_go_into_one_table():
-    kept, masked = report_of([5, 4, 3, 2, 1]), report_of([5, 4, 3, 2, 1], exclude_seen=True)
-    assert "0.3333" in side_by_side({"masked": masked, "again": masked}, ["recall@1"])
-    with pytest.raises(ConfigError, match=r"candidates.*masked"):
-        side_by_side({"kept": kept, "masked": masked}, ["recall@1"])
 
 
 def test_the_text_names_protocol_and_metrics():

@@ -2,7 +2,7 @@
 
 from tesserec.evaluation.evaluate import CUTOFFS, check_ranking, evaluate, require_generative
 from tesserec.evaluation.misses import Misses, why_missed
-from tesserec.evaluation.report import Report, side_by_side
+from tesserec.evaluation.report import Report
 from tesserec.evaluation.report_comparison import ReportComparison, StatisticsConfig, compare_reports
 from tesserec.evaluation.stability import Stability, stability
 from tesserec.evaluation.tearsheet import TearSheet, inspect_ids
@@ -24,7 +24,6 @@ __all__ = [
     "evaluate",
     "inspect_ids",
     "require_generative",
-    "side_by_side",
     "stability",
     "why_missed",
 ]

@@ -1,6 +1,5 @@
 """A report: the rank of every user's target, the metrics that follow from it, and the card that says what they mean."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -159,19 +158,6 @@ def _lists(column: Any) -> IntArray:
     """(M, k) item rows from a column of lists that are equally long."""
     lists: IntArray = column.combine_chunks().flatten().to_numpy().reshape(len(column), column.type.list_size)
     return lists
-
-
-def side_by_side(reports: Mapping[str, Report], metrics: Sequence[str]) -> str:
-    """One table of several reports, a row each.
-
-    Raises:
-        ConfigError: the reports follow different protocols, so their numbers cannot be compared.
-    """
-    names = list(reports)
-    for name in names[1:]:
-        require_comparable(names[0], reports[names[0]], name, reports[name])
-    rows = [[name, *(f"{report.metrics[metric]:.4f}" for metric in metrics)] for name, report in reports.items()]
-    return format_table([["", *metrics], *rows], align="lr")
 
 
 def require_comparable(first_name: str, first: Report, second_name: str, second: Report) -> None:
