@@ -100,7 +100,9 @@ def test_a_suite_writes_numbers_for_machines_and_people(finished):
     assert table["methods"]["SASRec, <small>"]["metrics"]["ndcg@10"]["mean"] == pytest.approx(sum(seeds) / 2)
     text = (finished / "results.md").read_text()
     ours = decimal(table["methods"]["popularity"]["metrics"]["ndcg@10"]["mean"])
-    assert re.search(rf"\| popularity \| 0\.2500 \| {ours} \|", text)
+    assert re.search(rf"\| popularity \| {ours} \| 0\.2500 \(-\d+\.\d%\) \| 0 \| - \| - \| 1 \|", text)
+    assert "| only published | - | 0.3100 | - | - | - | - |" in text
+    assert re.search(r"\| SASRec, <small> \| 0\.\d{4} ± 0\.\d{4} \| - \| [\d,]+ \| \d+ \| \d+ \| 2 \|", text)
     elsewhere = "published figures of only published: a paper; protocol differs: another protocol"
     for fact in ("next to none", table["protocol"]["dataset"], elsewhere, "torch"):
         assert fact in text

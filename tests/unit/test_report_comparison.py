@@ -172,6 +172,16 @@ def test_the_comparison_is_json_and_markdown(compared):
     assert "fewer than 3 seeds of good, bad, alike" in page.replace("Fewer", "fewer")
 
 
+def test_slices_are_columns_where_there_are_more_methods_than_slices(compared):
+    assert "popularity: head  " in compared.text()
+    many = compare_reports({f"m{n}": [report_of(GOOD[:100], method=f"m{n}")] for n in range(12)}, statistics=QUICK)
+    table = many.markdown().partition("by slice")[2].splitlines()
+    assert len(many.slices) < len(many.methods)
+    assert table[2].startswith("|  | popularity: never trained |")
+    assert table[4].startswith("| users | 25 |")
+    assert table[5].startswith("| m0 | ")
+
+
 def test_older_reports_are_compared_without_the_slices_that_they_cannot_tell():
     older = [report_of(GOOD), report_of(BAD, method="bad")]
     for report in older:

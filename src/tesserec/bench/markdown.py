@@ -1,6 +1,6 @@
 """The results of a suite as Markdown: what goes into a README, and everything that must stand beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tesserec.bench.missed import MISSED, missed_rows
@@ -25,10 +25,10 @@ def markdown(results: Mapping[str, Any], tables: Mapping[str, ReportComparison])
     suite, made = results["suite"], results["made"]
     lines = [f"# {suite['name']}", "", suite["summary"], ""]
     for data, table in tables.items():
-        lines += [f"## {data}", "", table.markdown()]
-        if results["published"][data]:
-            lines += ["**Published beside ours**", "", markdown_table(published_rows(results, data), align="lr"), ""]
-            lines += [f"- {word}" for word in published_notes(results, data)] + [""]
+        lines += [f"## {data}", "", markdown_table(overview_rows(results, data), align="lr"), ""]
+        if notes := published_notes(results, data):
+            lines += [*(f"- {word}" for word in notes), ""]
+        lines.append(table.markdown())
         if len(foresight := foresight_rows(results, data)) > 1:
             lines += ["**What tear-sheets said in advance**", "", markdown_table(foresight, align="lr"), ""]
             lines += [FORESIGHT, ""]
@@ -42,23 +42,40 @@ def markdown(results: Mapping[str, Any], tables: Mapping[str, ReportComparison])
     return "\n".join(lines) + "\n"
 
 
-def published_rows(results: Mapping[str, Any], data: str) -> list[list[str]]:
-    """A row for each method with a published figure: theirs, ours, and by how much ours differs."""
-    metrics = list(dict.fromkeys(
-        metric for figures in results["published"][data].values() for metric in figures["metrics"]
-    ))  # fmt: skip
-    rows = [["", *(f"{metric}, {whose}" for metric in metrics for whose in ("published", "ours", "gap"))]]
-    for name, figures in results["published"][data].items():
-        mine = results["tables"][data]["methods"].get(name)
+def overview_rows(results: Mapping[str, Any], data: str) -> list[list[str]]:
+    """A row for each method: every metric with the published figure and the gap to it, and what the run took.
+
+    Metrics are those of the suite and those that anybody has published. Methods that are only published stand last.
+    """
+    published, costs = results["published"][data], results["costs"][data]
+    methods, known = results["tables"][data]["methods"], [figures["metrics"] for figures in published.values()]
+    metrics = dict.fromkeys(metric for one in (results["suite"]["metrics"], *known) for metric in one)
+    heads = [column for metric in metrics for column in ([metric, "published"] if published else [metric])]
+    rows = [["", *heads, "parameters", "training s", "epochs", "seeds"]]
+    for name in dict.fromkeys([*methods, *published]):
+        ours, theirs = methods.get(name), published.get(name, {"metrics": {}})["metrics"]
         cells = list[str]()
         for metric in metrics:
-            theirs = figures["metrics"].get(metric)
-            ours = mine["metrics"].get(metric) if mine else None
-            cells.append(NO_FIGURE if theirs is None else decimal(theirs))
-            cells.append(NO_FIGURE if ours is None else over_seeds(ours))
-            cells.append(NO_FIGURE if theirs is None or ours is None else gap(ours["mean"], theirs))
-        rows.append([name, *cells])
+            value = ours["metrics"].get(metric) if ours else None
+            cells.append(NO_FIGURE if value is None else over_seeds(value))
+            cells += [_beside(theirs.get(metric), value)] if published else []
+        epochs = [run["epochs"] for run in results["runs"] if (run["data"], run["method"]) == (data, name)]
+        took = [costs[name]["parameters"], costs[name]["training_seconds"], _mean(epochs)] if ours else [None] * 3
+        seeds = str(len(ours["seeds"])) if ours else NO_FIGURE
+        rows.append([name, *cells, *(NO_FIGURE if cell is None else f"{cell:,.0f}" for cell in took), seeds])
     return rows
+
+
+def _beside(theirs: float | None, ours: Mapping[str, Any] | None) -> str:
+    """A published figure, and by how much ours differs."""
+    if theirs is None:
+        return NO_FIGURE
+    return decimal(theirs) + (f" ({gap(ours['mean'], theirs)})" if ours is not None else "")
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def foresight_rows(results: Mapping[str, Any], data: str) -> list[list[str]]:

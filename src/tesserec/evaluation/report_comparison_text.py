@@ -73,13 +73,13 @@ def _differences(comparison: "ReportComparison") -> Section:
 
 
 def _slices(comparison: "ReportComparison", metric: str) -> Section:
-    """A row for each slice, a column for each method: there are more slices than fit side by side."""
+    """A row for each slice and a column for each method; the other way round where there are more methods."""
     title = f"{metric} by slice, with its {comparison.statistics.level:.0%} interval over users"
     rows = [["", "users", *comparison.methods]]
     for label, cases in comparison.slices.items():
         values = [method.slices[label][metric].value for method in comparison.methods.values()]
         rows.append([label, f"{cases:,}", *map(_interval, values)])
-    return title, rows
+    return title, rows if len(rows) > len(comparison.methods) else [list(column) for column in zip(*rows)]
 
 
 def _beyond(comparison: "ReportComparison") -> Section:
