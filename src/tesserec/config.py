@@ -68,6 +68,18 @@ def parse_toml(content: bytes, source: str) -> dict[str, Any]:
         raise ConfigError(f"{source} is nested too deeply. It has sections with settings, no more.") from None
 
 
+def key_and_value(setting: str, *, example: str) -> tuple[str, str]:
+    """`KEY=VALUE`, as `--set` takes it, apart.
+
+    Raises:
+        ConfigError: there is no `=` in it.
+    """
+    key, equals, value = setting.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {setting!r} has no value. Write it as in {example}.")
+    return key.strip(), value
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The whole configuration, defaults included, as plain JSON values."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}

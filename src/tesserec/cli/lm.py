@@ -34,19 +34,13 @@ def new(
     The folder is loaded like any other: `tesserec run lcrec --set recommender.model=FOLDER`.
     """
     from tesserec.artifacts import require_place
-    from tesserec.config import build, to_dict
+    from tesserec.config import build, key_and_value, to_dict
     from tesserec.data import Dataset
-    from tesserec.errors import ConfigError
     from tesserec.language.new import KIND, NewModelConfig, new_model
     from tesserec.language.prompts import corpus
     from tesserec.language.texts import item_texts
 
-    values = dict[str, str]()
-    for setting in settings or []:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting!r} has no value. Write key=value, as in width=256.")
-        values[key.strip()] = value
+    values = dict(key_and_value(setting, example="width=256") for setting in settings or [])
     config = build(NewModelConfig, values, where="lm new")
     require_place(out, kind=KIND)
     new_model(corpus(item_texts(Dataset.load(data).items)), out, config, seed=seed)

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from tesserec.config import build, choose, nearest, parse_toml, to_dict
+from tesserec.config import build, choose, key_and_value, nearest, parse_toml, to_dict
 from tesserec.data.dataset import Dataset
 from tesserec.data.splits import Split, by_time, leave_one_out
 from tesserec.errors import ConfigError
@@ -246,10 +246,8 @@ def _is_file_name(source: str) -> bool:
 
 
 def _apply(values: dict[str, Any], setting: str) -> None:
-    path, equals, value = setting.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {setting!r} has no value. Write section.key=value, as in training.epochs=5.")
-    section, *keys = path.strip().split(".")
+    path, value = key_and_value(setting, example="training.epochs=5")
+    section, *keys = path.split(".")
     if section == "seed" and not keys:
         values["seed"] = value
         return
