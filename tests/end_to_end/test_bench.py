@@ -165,6 +165,13 @@ def test_a_failing_run_is_reported_and_a_search_gives_all_seeds_its_settings(tmp
     assert "recommender: done" not in said
 
 
+def test_a_run_merged_under_the_name_and_seed_of_one_of_the_suite_stands_for_it(tmp_path, finished):
+    path, made = write_suite(tmp_path), finished / "runs" / "shop" / "sasrec-small" / "1"
+    results, _ = bench(path, "--out", tmp_path / "out", "--only", "popularity", "--merge", f"SASRec, <small>={made}")
+    assert results["missing"] == ["SASRec, <small> on shop, seed 0"]
+    assert results["tables"]["shop"]["methods"]["SASRec, <small>"]["seeds"] == [1]
+
+
 SEARCHED_AND_FAILING = """
 [methods."SASRec, <small>".search.training]
 learning_rate = { low = 1e-5, high = 1e-2, log = true }

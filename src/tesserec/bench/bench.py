@@ -92,17 +92,20 @@ def collect(planned: Plan, elsewhere: Sequence[Finished] = (), *, command: str =
         elsewhere: beside those that were merged into the suite's folder before.
         command: what repeats this, for the report.
     """
+    before = kept_before(planned.out, planned.datasets)
+    new = [one for one in elsewhere if kept_at(one, planned.out) not in [other.folder for other in before]]
+    merged = {(one.method, one.data, one.seed) for one in (*before, *new)}
     runs, failures, missing = list[Finished](), list[Failure](), list[str]()
     for job in planned.jobs:
         found, note = planned.finished(job), job.folder / FAILURE
         if found is not None:
             runs.append(found)
+        elif merged.intersection((job.method, job.data, seed) for seed in (job.seed, None)):
+            continue
         elif note.exists():
             failures.append(Failure(job.label, str(read_json(note)["error"])))
         else:
             missing.append(job.label)
-    before = kept_before(planned.out, planned.datasets)
-    new = [one for one in elsewhere if kept_at(one, planned.out) not in [other.folder for other in before]]
     searched = {(job.method, job.data): job for job in planned.jobs if planned.studies.searches(job)}
     studies = {key: study for key, job in searched.items() if (study := planned.studies.saved(job)) is not None}
     finished = (*runs, *before, *new)
