@@ -119,6 +119,53 @@ def test_a_second_call_repeats_nothing(finished):
     assert len(before) == 2
 
 
+def test_the_command_repeats_all_that_the_results_hold(tmp_path):
+    path = write_suite(tmp_path, epochs=1)
+    first, _ = bench(path, "--out", tmp_path / "out", "--only", "popularity")
+    assert "--only=popularity" in first["command"]
+    then, _ = bench(path, "--out", tmp_path / "out", "--only", "SASRec", "--seeds", "1")
+    assert len(then["runs"]) == 2
+    assert "--only" not in then["command"]
+    assert "--seeds" not in then["command"]
+
+
+def test_made_up_data_of_other_settings_is_made_again(tmp_path):
+    path = write_suite(tmp_path)
+    bench(path, "--out", tmp_path / "out", "--only", "popularity")
+    path.write_text(path.read_text().replace("n_users = 120", "n_users = 90"))
+    results, _ = bench(path, "--out", tmp_path / "out", "--only", "popularity")
+    assert results["tables"]["shop"]["protocol"]["dataset_sizes"]["users"] == 90
+    assert results["tables"]["shop"]["protocol"]["cases"] == 90
+
+
+def test_a_search_that_finds_another_methods_settings_leaves_the_table_whole(tmp_path):
+    pytest.importorskip("optuna")
+    alike = '[methods.tuned]\nlike = "SASRec, <small>"\nsearch.training.epochs = [1]\n[tuning]\ntrials = 1\n'
+    results, _ = bench(write_suite(tmp_path, epochs=1, more=alike), "--out", tmp_path / "out")
+    methods = results["tables"]["shop"]["methods"]
+    assert methods["tuned"]["metrics"] == methods["SASRec, <small>"]["metrics"]
+
+
+def test_codes_are_judged_and_followed_as_the_protocol_ranks_them(tmp_path):
+    """Compared at a cut-off that the card does not have, with seen items masked."""
+    settings = ("tokenizer=random", "tokenizer.codebook_size=8", "recommender.width=16", "recommender.n_layers=1",
+                "recommender.n_heads=1", "recommender.head_width=16", "recommender.ff_width=16", "training.max_steps=3",
+                "training.precision=fp32", "training.device=cpu", "evaluation.beam_width=7")  # fmt: skip
+    text = (
+        'metrics = ["ndcg@15"]\n[protocol]\ncutoffs = [5]\nexclude_seen = true\n'
+        "[data.shop.synthetic]\nn_users = 60\nn_items = 60\n"
+        f'[methods.TIGER]\nrecipe = "tiger"\nsettings = {list(settings)}\n'
+    )
+    (tmp_path / "codes.toml").write_text(text)
+    results, _ = bench(tmp_path / "codes.toml", "--out", tmp_path / "out")
+    missed = results["missed"]["shop"]["TIGER"]
+    assert missed["card"]["exclude_seen"] is True
+    assert missed["not_candidates"] > 0
+    assert missed["beam_width"] == 7
+    assert "ndcg@15" in results["tables"]["shop"]["methods"]["TIGER"]["metrics"]
+    assert any("a beam of 7 ends there" in note for note in results["tables"]["shop"]["notes"])
+
+
 def test_a_suite_killed_while_it_trains_ends_with_the_same_results(tmp_path, finished):
     path = write_suite(tmp_path)
     arguments = ["bench", str(path), "--out", str(tmp_path / "out")]

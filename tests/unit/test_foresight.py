@@ -3,6 +3,7 @@
 from html import escape
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from tesserec.artifacts import read_json, write_json
@@ -20,7 +21,9 @@ def made(tmp_path, name, method, ids, evenness, distinct, recall):
     folder = tmp_path / name
     folder.mkdir()
     write_json(folder / FIGURES_FILE, {"of": ids, "figures": {EVENNESS: evenness, DISTINCT: distinct}})
-    report = SimpleNamespace(card={"model": {"config": {"method": method}}}, metrics={"recall@10": recall})
+    report = SimpleNamespace(
+        card={"model": {"config": {"method": method}}}, values={"recall@10": np.array([recall])}.get
+    )
     return SimpleNamespace(folder=folder, report=report)
 
 

@@ -162,6 +162,29 @@ def test_what_cannot_be_compared_is_refused():
         StatisticsConfig(level=1.5)
 
 
+def test_notes_are_of_methods_that_chance_or_a_narrow_beam_concerns():
+    one = {"model": {"seed": None}}
+    beam = {"model": {"ranking": "beam of 5, constrained"}}
+    reports = {"fixed": [report_of(GOOD, card=one)], "beam": [report_of(BAD, method="beam", card=beam)]}
+    notes = " ".join(compare_reports(reports, statistics=QUICK).notes)
+    assert "fewer than 3 seeds of beam:" in notes
+    assert "exact, every item scored: fixed; beam of 5, constrained: beam" in notes
+    assert "a beam of 5 ends there: at larger cut-offs, targets behind it are misses of beam" in notes
+    beam["model"]["ranking"] = "beam of 10, constrained"
+    reports["beam"] = [report_of(BAD, method="beam", card=beam)]
+    assert "ends there" not in " ".join(compare_reports(reports, statistics=QUICK).notes)
+    further = compare_reports(reports, metrics=["id_recall@20"], statistics=QUICK)
+    assert "a beam of 10 ends there" in " ".join(further.notes)
+
+
+def test_a_search_may_find_the_settings_of_another_method_but_no_seed_counts_twice():
+    same = {"default": [report_of(GOOD)], "tuned": [report_of(GOOD)]}
+    found = compare_reports(same, reference="default", statistics=QUICK, may_repeat=["tuned"])
+    assert found.methods["tuned"].differences["recall@10"].p == 1
+    with pytest.raises(ConfigError, match=r"given twice, as tuned \(seed 0\) and as tuned \(seed 0\)"):
+        compare_reports({"tuned": [report_of(GOOD), report_of(GOOD)]}, may_repeat=["tuned"])
+
+
 def test_the_comparison_is_json_and_markdown(compared):
     found = json.loads(json.dumps(compared.to_dict()))
     assert found["methods"]["bad"]["differences"]["recall@10"]["verdict"] == "below"

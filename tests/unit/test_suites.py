@@ -11,7 +11,7 @@ from tesserec.bench import load_suite, packaged_suites, plan
 from tesserec.bench.crew import FAILURE, Crew
 from tesserec.bench.drawings import around
 from tesserec.bench.missed import MISSES, keep_misses, kept_shares
-from tesserec.bench.page import _missed
+from tesserec.bench.page import _missed, _slices
 from tesserec.bench.suite import Range, Tuning
 from tesserec.bench.tuning import search
 from tesserec.bench.worker import Work
@@ -109,6 +109,11 @@ def test_common_settings_go_to_the_methods_that_have_their_section(tmp_path):
         (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.training.learning_rate={{low=2,high=1}}", "is empty"),
         (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.training.learning_rat=[1]", "Did you mean 'learning_rate'?"),
         (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.training.dropout=3", "Give a list of values"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.training.learning_rate={{low=1e-4}}", "Give both ends"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\nseeds=[1, 1]", "seed 1 and a on shop, seed 1 are the same run"),
+        (f"{SHOP}[methods.a]\nrecipe='popularity'\n[methods.b]\nlike='a'", "are the same run"),
+        (f"{SHOP}[methods.a]\nrecipe='popularity'\n[methods.b]\nnote='x'", "nothing to run and nothing to show"),
+        (f"[data.'shop!'.synthetic]\n{SHOP}[methods.a]\nrecipe='popularity'", "another data set, 'shop', differ in"),
         (f"protocol=1\n{SHOP}[methods.a]\nrecipe='sasrec'", "Write it as a table"),
         ("[data.shop]\n[methods.a]\nrecipe='sasrec'", "--data shop=PATH"),
         (f"{SHOP}[methods.a]\nrecipe='sasrec'\n[methods.b]\nlike='a'\n{BY_TIME}", "split the data differently"),
@@ -254,3 +259,17 @@ def test_a_worker_that_dies_costs_its_own_run_and_is_replaced(tmp_path):
         second = crew.carry_out("the second", work)
         assert second is not None
         assert "There is no recipe called 'no-such-recipe'" in second.error
+
+
+def test_the_plot_of_slices_is_of_the_best_methods_and_names_the_reference_beside_them():
+    value = {"value": {"mean": 0.1, "low": 0.0, "high": 0.2}}
+    methods = {
+        f"m{place}": {"metrics": {"ndcg@10": {"mean": place / 10}}, "slices": {"all": {"ndcg@10": value}}}
+        for place in range(10)
+    }
+    numbers = {name: number for number, name in enumerate(methods)}
+    table = {"methods": methods, "slices": {"all": 5}, "reference": "m0"}
+    drawn = _slices(table, "ndcg@10", numbers)
+    assert "ndcg@10 by slice, the best 8 methods and m0<" in drawn
+    assert _slices({**table, "reference": "m9"}, "ndcg@10", numbers).count("the best 8 methods<") == 1
+    assert "ndcg@10 by slice, in brackets its users" in drawn

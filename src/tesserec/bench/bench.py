@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tesserec.artifacts import MANIFEST, read_json, require_writable, write_json
+from tesserec.artifacts import read_json, read_manifest, require_writable, write_json
 from tesserec.bench.crew import FAILURE, Crew, Failure
 from tesserec.bench.finished import Finished, keep, kept_at, kept_before, open_finished, read_elsewhere
 from tesserec.bench.plan import Plan
@@ -23,7 +23,8 @@ from tesserec.bench.suite import Job
 from tesserec.bench.tuning import search
 from tesserec.bench.worker import Work
 from tesserec.config import to_dict
-from tesserec.data.synthetic import synthetic_catalogue
+from tesserec.data.synthetic import SyntheticConfig, synthetic_catalogue
+from tesserec.errors import ArtifactError
 from tesserec.evaluation import Report
 from tesserec.progress import SILENT, Progress, Task
 from tesserec.types import PathLike
@@ -61,7 +62,7 @@ def bench(
     with Crew(workers, progress) as crew:
         for name, data in suite.data.items():
             place = planned.datasets[name]
-            if data.synthetic is not None and not (place / MANIFEST).exists():
+            if data.synthetic is not None and not _is_made(data.synthetic, place):
                 synthetic_catalogue(data.synthetic).save(place, config=to_dict(data.synthetic))
         elsewhere = [read_elsewhere(name, Path(source), planned.datasets) for name, source in merge]
         if elsewhere:
@@ -110,6 +111,14 @@ def collect(planned: Plan, elsewhere: Sequence[Finished] = (), *, command: str =
     studies = {key: study for key, job in searched.items() if (study := planned.studies.saved(job)) is not None}
     finished = (*runs, *before, *new)
     return Results(planned.suite, planned.out, finished, tuple(failures), tuple(missing), studies, command)
+
+
+def _is_made(wanted: SyntheticConfig, place: Path) -> bool:
+    """Whether a made-up data set lies there already, made by these very settings."""
+    try:
+        return read_manifest(place, kind="dataset").config == to_dict(wanted)
+    except ArtifactError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def foresight(runs: Sequence[Finished], metric: str) -> dict[str, dict[str, Any]
     found: dict[str, dict[str, Any]] = {}
     for method in dict.fromkeys(one.report.card["model"]["config"]["method"] for one in runs):
         judged = {
-            one.folder: (read_json(one.folder / FIGURES_FILE), one.report.metrics[metric])
+            one.folder: (read_json(one.folder / FIGURES_FILE), float(one.report.values(metric).mean()))
             for one in runs
             if one.report.card["model"]["config"]["method"] == method and (one.folder / FIGURES_FILE).is_file()
         }

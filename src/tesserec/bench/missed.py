@@ -22,17 +22,22 @@ MISSED = (
 def keep_misses(finished: Run, n_users: int, progress: Progress) -> None:
     """Follow the targets of so many users of the validation part through the beam, unless that was done already.
 
+    The beam is that of the run's report: as wide, and with the user's own history masked where it is masked there.
     Runs whose recommender does not generate have no beam, and get nothing.
     """
     if not finished.recommender.is_generative:
         return
-    folder = finished.folder / MISSES
+    folder, ranked = finished.folder / MISSES, finished.about["recipe"]["evaluation"]
+    width, masked = ranked["beam_width"] or finished.recommender.config.beam_width, ranked["exclude_seen"]
     recommender = finished.about["stages"]["recommender"]["fingerprint"]
     with contextlib.suppress(ArtifactError):
         manifest = read_manifest(folder, kind=KIND)
-        if (manifest.sources.get("recommender"), manifest.config["n_users"]) == (recommender, n_users):
+        asked = [manifest.config.get(key) for key in ("n_users", "beam_width", "exclude_seen")]
+        if [manifest.sources.get("recommender"), *asked] == [recommender, n_users, width, masked]:
             return
-    found = why_missed(finished.recommender, finished.split, n_users=n_users, progress=progress)
+    found = why_missed(
+        finished.recommender, finished.split, exclude_seen=masked, beam_width=width, n_users=n_users, progress=progress
+    )
     found.save(folder, sources={"recommender": recommender})
 
 

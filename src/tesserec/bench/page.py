@@ -157,6 +157,7 @@ def _how_to_read(table: Mapping[str, Any]) -> str:
     level = table["statistics"]["level"]
     lines = [
         f"Mean over seeds ± standard deviation of a seed; below it the {level:.0%} bootstrap interval over users.",
+        "Intervals and tests are of other users for these trained models; what other seeds do, deviations alone say.",
     ]
     if table["n_tests"]:
         lines.append(
@@ -213,9 +214,10 @@ def _slices(table: Mapping[str, Any], metric: str, numbers: Mapping[str, int]) -
         ]
         for label, count in table["slices"].items()
     }
-    some = "" if len(shown) == len(table["methods"]) else f", the best {len(shown)} methods"
+    some = "" if len(shown) == len(table["methods"]) else f", the best {len(best)} methods"
+    some += f" and {table['reference']}" if some and table["reference"] not in best else ""
     plot = slices(f"{metric} by slice{some}", f"{metric}, with intervals over users", shown, cells) if cells else ""
-    return _table(heads, rows) + plot
+    return f"<p>{escape(metric)} by slice, in brackets its users</p>{_table(heads, rows)}{plot}"
 
 
 def _slice_cell(found: Mapping[str, Any]) -> Cell:
@@ -272,11 +274,10 @@ def _costs_plots(results: Mapping[str, Any], data: str, numbers: Mapping[str, in
 
 
 def _curves(results: Mapping[str, Any], data: str, numbers: Mapping[str, int]) -> list[str]:
-    lines, losses = dict[str, list[list[tuple[float, float]]]](), dict[str, list[list[tuple[float, float]]]]()
+    lines = dict[str, list[list[tuple[float, float]]]]()
     for name, seeds in list(results["curves"][data].items()):
         if seeds:
             lines[name] = [list(zip(seed["epoch"], seed["validation"])) for seed in seeds]
-            losses[name] = [list(zip(seed["epoch"], seed["loss"])) for seed in seeds]
     if not lines:
         return []
     lines = dict(list(lines.items())[:MOST])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tesserec.artifacts import require_writable
+from tesserec.artifacts import fingerprint_json, require_writable
 from tesserec.bench.finished import Finished, open_finished
 from tesserec.bench.studies import Studies
 from tesserec.bench.suite import Job, Suite, check_data
@@ -96,8 +96,7 @@ def plan(suite: Suite, out: PathLike, *, only: Sequence[str] = (), seeds: Sequen
     require_writable(folder)
     check_data(suite)
     jobs = suite.jobs(folder)
-    for job in jobs:
-        job.recipe.to_dict()
+    _require_different(suite, jobs)
     searched = {job.method: job for job in jobs if suite.methods[job.method].search}
     if searched:
         require_optuna()
@@ -118,3 +117,21 @@ def plan(suite: Suite, out: PathLike, *, only: Sequence[str] = (), seeds: Sequen
         and (seeds is None or job.seed in seeds)
     ]
     return Plan(suite, folder, tuple(jobs), tuple(chosen))
+
+
+def _require_different(suite: Suite, jobs: Sequence[Job]) -> None:
+    """Refuse two runs that are one, whose reports would be refused as given twice when all is done.
+
+    What a search will find is not known yet: methods that have one may come to the settings of another.
+    """
+    known = dict[str, Job]()
+    for job in jobs:
+        if suite.methods[job.method].search:
+            continue
+        recipe = {key: value for key, value in job.recipe.to_dict().items() if key not in ("name", "summary")}
+        other = known.setdefault(fingerprint_json([job.data, recipe]), job)
+        if other is not job:
+            raise ConfigError(
+                f"suite {suite.name}: {other.label} and {job.label} are the same run. Give one of them other settings "
+                "or another seed, or leave it out."
+            )

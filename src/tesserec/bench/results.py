@@ -69,7 +69,11 @@ class Results:
                 reference = self.suite.reference if self.suite.reference in runs else None
                 reports = {name: [one.report for one in of_method] for name, of_method in runs.items()}
                 found[data] = compare_reports(
-                    reports, metrics=self.suite.metrics, reference=reference, embeddings=self._text_space(data)
+                    reports,
+                    metrics=self.suite.metrics,
+                    reference=reference,
+                    embeddings=self._text_space(data),
+                    may_repeat=[name for name, method in self.suite.methods.items() if method.search],
                 )
         return found
 

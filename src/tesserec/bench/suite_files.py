@@ -25,7 +25,7 @@ search = { "training.learning_rate" = { low = 1e-4, high = 1e-2, log = true } }
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -85,10 +85,8 @@ def load_suite(
         raise ConfigError(f"{where} has no method to run. Add [methods.NAME] with recipe = '...'.")
     if head.reference and not (head.reference in methods and methods[head.reference].recipe):
         raise ConfigError(f"{where}: reference is {head.reference!r}. {nearest(head.reference, methods)}")
-    slugs = [slug(title) for title in methods]
-    if len(set(slugs)) < len(slugs):
-        twice = next(title for title in methods if slugs.count(slug(title)) > 1)
-        raise ConfigError(f"{where}: {twice!r} and another method differ in signs and capitals only. Rename one.")
+    _require_folders(sources, "data set", where)
+    _require_folders(methods, "method", where)
     return Suite(
         name=name,
         summary=head.summary,
@@ -104,6 +102,16 @@ def load_suite(
         methods=methods,
         settings=tuple(settings),
     )
+
+
+def _require_folders(names: Iterable[str], what: str, where: str) -> None:
+    """Refuse names that would share a folder."""
+    known = dict[str, str]()
+    for name in names:
+        if (other := known.setdefault(slug(name), name)) != name:
+            raise ConfigError(
+                f"{where}: {other!r} and another {what}, {name!r}, differ in signs and capitals only. Rename one."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +226,8 @@ def _method(
             settings=(*base.settings, *method.settings),
             seeds=method.seeds or base.seeds,
         )
+    if not method.recipe and not published:
+        raise ConfigError(f"{where} has nothing to run and nothing to show. Give it a recipe or published figures.")
     recipe = str(home / method.recipe) if method.recipe.lower().endswith(".toml") else method.recipe
     return replace(method, recipe=recipe, published=published, search=search)
 
@@ -248,6 +258,8 @@ def _search(table: Mapping[str, Any], where: str, prefix: str = "") -> Space:
         if isinstance(value, Mapping) and not {"low", "high"} & set(value):
             found |= _search(value, where, f"{prefix}{key}.")
         elif isinstance(value, Mapping):
+            if not {"low", "high"} <= set(value):
+                raise ConfigError(f"{where}.{prefix}{key} is {value!r}. Give both ends: {{ low = .., high = .. }}.")
             whole = all(isinstance(value.get(end), int) for end in ("low", "high"))
             found[f"{prefix}{key}"] = build(Range, {"whole": whole, **value}, where=f"{where}.{prefix}{key}")
         elif isinstance(value, list) and value:

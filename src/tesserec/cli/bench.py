@@ -60,9 +60,10 @@ def bench(
     if plan:
         show(planned.to_dict(), planned.text(), as_json=as_json)
         return
-    repeated = {"--data": data, "--file": file, "--set": settings, "--only": only, "--merge": merge}
+    repeated = {"--data": data, "--file": file, "--set": settings, "--merge": merge}
+    if not any(planned.finished(job) for job in planned.jobs if job not in planned.chosen):  # else it repeats them, too
+        repeated |= {"--only": only, "--seeds": [seeds] if seeds is not None else []}
     options = [f"{option}={value}" for option, values in repeated.items() for value in values or []]
-    options += [f"--seeds={seeds}"] if seeds is not None else []
     options += [f"--stages={stages}"] if stages is not None else []
     command = shlex.join(["tesserec", "bench", suite, f"--out={folder}", *options, f"--workers={workers}"])
     results = suites.bench(

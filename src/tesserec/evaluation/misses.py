@@ -309,6 +309,7 @@ def why_missed(
         "split": split.name,
         "part": part,
         "exclude_seen": exclude_seen,
+        "beam_width": width,
         "n_users": n_users,
         "seed": seed,
         "method": recommender.method,

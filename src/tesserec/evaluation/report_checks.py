@@ -1,6 +1,6 @@
 """Which reports go into one comparison, and their users in one order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ from tesserec.evaluation.report import RANK_COLUMNS, Report, require_comparable
 from tesserec.text.embeddings import Embeddings
 
 
-def require_one_protocol(reports: Mapping[str, Sequence[Report]]) -> None:
+def require_one_protocol(reports: Mapping[str, Sequence[Report]], may_repeat: Collection[str] = ()) -> None:
     """Refuse reports that do not go into one comparison.
 
     Args:
         reports: name of a method -> reports of its seeds.
+        may_repeat: methods whose reports may be those of another method.
 
     Raises:
         ConfigError: there are none; they follow different protocols (the fields are named); one report or seed is there
@@ -34,7 +35,7 @@ def require_one_protocol(reports: Mapping[str, Sequence[Report]]) -> None:
         require_comparable(first_label, first, label, report)
     for place, (label, name, report) in enumerate(labelled):
         for other_label, other_name, other in labelled[:place]:
-            if _same(report, other):
+            if _same(report, other) and (name == other_name or not {name, other_name} & set(may_repeat)):
                 raise ConfigError(f"One report was given twice, as {other_label} and as {label}. Leave one out.")
             if name == other_name:
                 _require_seeds_of_one_method(name, other, report)

@@ -5,7 +5,8 @@ the users: each user's values are averaged over a method's seeds first, then use
 differences change sign (tests), the same for all methods. They speak of another draw of users for these trained models.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,11 +18,13 @@ from tesserec.evaluation.beyond_accuracy import beyond_accuracy
 from tesserec.evaluation.report import Report
 from tesserec.evaluation.report_checks import align, require_items_of, require_one_protocol
 from tesserec.evaluation.slices import Slice, slices_of
+from tesserec.functional.metrics import parse_metric
 from tesserec.functional.statistics import bootstrap_means, holm, percentile_interval, sign_flip_p_values
 from tesserec.text.embeddings import Embeddings
 from tesserec.types import FloatArray
 
 METRICS = ("recall@10", "ndcg@10")
+BEAM = re.compile(r"beam of (\d+)")  # in words of how places were found
 COMPARED_SEEDS = 3  # with fewer, a deviation over seeds says little
 
 
@@ -182,6 +185,7 @@ def compare_reports(
     reference: str | None = None,
     statistics: StatisticsConfig | None = None,
     embeddings: Embeddings | None = None,
+    may_repeat: Collection[str] = (),
 ) -> ReportComparison:
     """Compare methods by the reports of their seeds.
 
@@ -193,6 +197,7 @@ def compare_reports(
         statistics: how.
         embeddings: of the items' texts, in which the items of a list are alike or not, the same for all methods; None:
             nothing is said of that.
+        may_repeat: methods whose reports may be those of another, as a search may find another method's settings.
 
     Raises:
         ConfigError: there is nothing to compare; there is no such metric, or it is given twice; no method is called
@@ -204,7 +209,7 @@ def compare_reports(
     config = statistics or StatisticsConfig()
     if not metrics or len(set(metrics)) < len(metrics):
         raise ConfigError(f"metrics is {list(metrics)}. Name one metric or more, each once.")
-    require_one_protocol(reports)
+    require_one_protocol(reports, may_repeat)
     if embeddings is not None:
         require_items_of(embeddings, reports)
     aligned = align(reports)
@@ -247,7 +252,7 @@ def compare_reports(
         )
 
     methods = {name: result(row, name) for row, name in enumerate(names)}
-    notes = _notes(reports, "" if chosen else reference, slices)
+    notes = _notes(reports, metrics, "" if chosen else reference, slices)
     if embeddings is not None and any(method.beyond for method in methods.values()):
         space = embeddings.config.get("encoder", "embeddings")
         notes.append(f"text distances are those of {space} vectors (fingerprint {embeddings.fingerprint})")
@@ -346,7 +351,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if len(known) == len(values) else None
 
 
-def _notes(reports: Mapping[str, Sequence[Report]], best: str, slices: Sequence[Slice]) -> list[str]:
+def _notes(
+    reports: Mapping[str, Sequence[Report]], metrics: Sequence[str], best: str, slices: Sequence[Slice]
+) -> list[str]:
     """best: the reference, where it was chosen for being best."""
     notes = list[str]()
     if best and len(reports) > 1:
@@ -354,15 +361,30 @@ def _notes(reports: Mapping[str, Sequence[Report]], best: str, slices: Sequence[
             f"{best} is the reference because it is best on these very users, which flatters its differences; name the "
             "reference beforehand for a claim"
         )
-    few = [name for name, of_method in reports.items() if len(of_method) < COMPARED_SEEDS]
+    few = [  # a method without a seed has but one outcome
+        name
+        for name, of_method in reports.items()
+        if len(of_method) < COMPARED_SEEDS and of_method[0].card["model"]["seed"] is not None
+    ]
     if few:
         notes.append(
             f"fewer than {COMPARED_SEEDS} seeds of {', '.join(few)}: intervals and tests are over users and say "
             "nothing of other seeds"
         )
-    ways = {name: of_method[0].card["model"]["ranking"] for name, of_method in reports.items()}
-    if len(set(ways.values())) > 1:
-        notes.append("ranked in different ways: " + "; ".join(f"{name}: {way}" for name, way in ways.items()))
+    ways = dict[str, list[str]]()
+    for name, of_method in reports.items():
+        ways.setdefault(of_method[0].card["model"]["ranking"], []).append(name)
+    if len(ways) > 1:
+        notes.append("ranked in different ways: " + "; ".join(f"{way}: {', '.join(of)}" for way, of in ways.items()))
+    furthest = max(
+        [*next(iter(reports.values()))[0].cutoffs, *(parse_metric(one.removeprefix("id_"))[1] for one in metrics)]
+    )
+    for way, of in ways.items():
+        beam = BEAM.match(way)
+        if beam and int(beam[1]) < furthest:
+            notes.append(
+                f"a beam of {beam[1]} ends there: at larger cut-offs, targets behind it are misses of {', '.join(of)}"
+            )
     if {part.group for part in slices} < {"popularity", "history", "repeat"}:
         notes.append("no slices by popularity and repeats: these reports do not say them; evaluate again for them")
     return notes
