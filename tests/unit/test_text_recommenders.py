@@ -271,6 +271,22 @@ def test_without_weight_the_contrasts_objective_is_the_plain_one():
     assert losses["plain"] == losses["off"] < losses["on"]
 
 
+def test_the_contrast_weighs_as_configured_beside_the_loss_of_one_target():
+    """Nothing is dropped, so that a sequence's augmentation is the sequence."""
+    config = replace(METHODS["unisrec"][1], loss="in-batch", drop_items=0.0)
+    tables = [torch.from_numpy(VECTORS)]
+    network = UniSRec(config, BRIEF, embeddings=TEXTS)._make_network(N_ITEMS).eval()
+    losses = []
+    for weight in (0.0, 0.5):
+        objective = ContrastingNextItem(SPLIT.train, tables, N_ITEMS, replace(config, contrast=weight), BRIEF)
+        (bundle,) = objective.step(np.arange(20)).parts
+        losses.append(objective.loss(network, bundle, torch.device("cpu")).item())
+    targets, last = torch.cat([part.targets for part in bundle.parts]), last_places(bundle.parts)
+    states = network(bundle.parts, torch.arange(N_ITEMS), tables).states
+    contrast = sequence_contrast(states[last], F.normalize(states[last], dim=1), targets[last])
+    assert losses[1] - losses[0] == pytest.approx(0.5 * len(targets) * contrast.item(), rel=1e-3)
+
+
 @pytest.mark.parametrize("ids", [False, True])
 def test_fine_tuning_leaves_blocks_and_positions_alone(ids, tmp_path: Path):
     source = fitted("unisrec", replace(BRIEF, epochs=3))
