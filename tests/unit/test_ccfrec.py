@@ -377,6 +377,24 @@ def test_new_items_are_recommended_from_texts_and_codes_alone(model, tmp_path):
         loaded.with_items(embeddings=embeddings(1), semantic_ids=semantic_ids())
 
 
+def test_codes_or_texts_of_another_origin_are_refused(model):
+    """Their shapes are those of the training: only what becomes of known items tells."""
+    random = np.random.default_rng(9)
+    codes = np.stack([random.integers(size, size=N_ITEMS) for size in SIZES], axis=1)
+    with pytest.raises(DataError, match="items that this model knows have other vectors now"):
+        model.with_items(embeddings=embeddings(), semantic_ids=SemanticIds(CATALOGUE, codes, SIZES))
+    texts = Embeddings(CATALOGUE, random.normal(size=(N_ITEMS, 2, 20)).astype(np.float32), NAMES)
+    with pytest.raises(DataError, match="come from another tokenizer or encoder"):
+        model.with_items(embeddings=texts, semantic_ids=semantic_ids())
+    corrected = embeddings().vectors.copy()
+    corrected[:9] = texts.vectors[:9]
+    model.with_items(embeddings=Embeddings(CATALOGUE, corrected, NAMES), semantic_ids=semantic_ids())
+    strangers = Catalogue([f"new-{row}" for row in range(N_ITEMS)])
+    model.with_items(
+        embeddings=Embeddings(strangers, texts.vectors, NAMES), semantic_ids=SemanticIds(strangers, codes, SIZES)
+    )
+
+
 def test_items_without_attributes_share_the_vector_of_none():
     vectors = embeddings().vectors.copy()
     vectors[:6] = 0.0

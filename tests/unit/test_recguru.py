@@ -243,6 +243,15 @@ def test_data_of_other_than_two_domains_is_an_error():
         RecGURU(SMALL, BRIEF).fit(replace(cut, train=train_part))
 
 
+def test_several_processes_are_refused_once_training_knows_of_them(monkeypatch):
+    """They only do when the loop has joined them, which is after the objectives are made."""
+    objectives = [kind(SPLIT.train, DOMAINS, SMALL, BRIEF) for kind in (Pretraining, Tuning)]
+    monkeypatch.setattr("tesserec.recommenders.recguru.n_processes", lambda: 2)
+    for objective in objectives:
+        with pytest.raises(ConfigError, match="recguru trains in one process, not in 2"):
+            objective.steps(0)
+
+
 def test_the_domain_of_items_is_a_label_and_no_text():
     assert SPLIT.dataset.items.schema["domain"] == pl.Enum(["a", "b"])
     assert DOMAINS.tolist() == [0] * N_ITEMS + [1] * N_ITEMS

@@ -102,6 +102,37 @@ def test_stretches_hide_a_part_or_all_but_it_and_the_wrong_one_is_of_the_trainin
         assert (np.diff(stretch) == 1).all()  # of one user: never across two
 
 
+@pytest.mark.parametrize("task", ["aap", "mip", "map", "sp"])
+def test_the_loss_of_each_task_is_that_of_its_formula(task):
+    weights = dict.fromkeys(("aap", "mip", "map", "sp"), 0.0) | {task: 0.7}
+    network, objective = pretraining(circles(), replace(SMALL, **weights))
+    with seeded(0):
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)  # so that differences show
+    part = objective.steps(0)[0].parts[0]
+    negatives = (part.targets + 5) % network.items.num_embeddings
+    with torch.no_grad():
+        found = network.eval()(part.inputs, part, negatives).item()
+        states = network(part.inputs)[0].double()
+        asked, items = states @ network.tasks[task].weight.double().T, network.items.weight.double()
+    total = 0.0
+    if task == "mip":
+        for place, item, other in zip(part.hidden, part.targets, negatives, strict=True):
+            total -= float((asked[place] @ items[item] - asked[place] @ items[other]).sigmoid().log())
+    elif task == "sp":
+        for context, right, wrong in part.ends.T:
+            total -= float((asked[context] @ states[right] - asked[context] @ states[wrong]).sigmoid().log())
+    else:
+        known = getattr(part, task)
+        for row, place in enumerate(known.places):
+            probability = (network.attributes.weight.double() @ asked[place]).sigmoid().detach()
+            applies = torch.zeros(len(probability), dtype=torch.bool)
+            applies[known.labels[known.rows == row]] = True
+            total -= float(torch.where(applies, probability, 1 - probability).log().sum())
+    assert total > 1
+    assert found == pytest.approx(0.7 * total, rel=1e-3)
+
+
 def test_a_task_of_weight_zero_has_no_weights_and_the_others_have_gradients():
     cut = circles()
     for left_out in ("aap", "mip", "map", "sp"):

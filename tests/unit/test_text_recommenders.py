@@ -80,6 +80,29 @@ def test_it_finds_the_planted_next_item(method, settings):
     assert found(fitted(method, replace(BRIEF, epochs=40), **settings)) > 0.9
 
 
+@pytest.mark.parametrize(("method", "settings", "n_attributes"), [
+    ("sasrec-text", {}, 0),
+    ("unisrec", {"loss": "in-batch", "contrast": 0.1}, 0),
+    ("zesrec", {}, 0),
+    ("fdsa", {}, 0),
+    ("fdsa", {}, 2),
+])  # fmt: skip
+def test_every_trained_weight_takes_part_in_the_loss(method, settings, n_attributes):
+    """Several processes wait for the gradient of every weight that is trained."""
+    made, config = METHODS[method]
+    texts = np.stack([VECTORS, VECTORS[::-1]], axis=1) if n_attributes else VECTORS
+    names = ("title", "brand")[:n_attributes]
+    model = made(replace(config, **settings), BRIEF, embeddings=Embeddings(TEXTS.catalogue, texts, names))
+    network = model._make_network(N_ITEMS)
+    objective = model._objective(SPLIT, [torch.from_numpy(texts)])
+    objective.loss(network, objective.step(np.arange(9)).parts[0], torch.device("cpu")).backward()
+    named = dict(network.named_parameters())
+    assert [name for name, weight in named.items() if weight.requires_grad and weight.grad is None] == []
+    idle = [name for name, weight in named.items() if not weight.requires_grad]
+    assert all(name.startswith("items.attention") for name in idle)
+    assert bool(idle) == (method == "fdsa" and not n_attributes)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_one_causal_pass_gives_the_states_of_every_prefix(method):
     network = fitted(method, replace(BRIEF, epochs=1)).network
@@ -246,6 +269,22 @@ def test_without_weight_the_contrasts_objective_is_the_plain_one():
         with seeded(0):
             losses[name] = made.loss(network, bundle, torch.device("cpu")).item()
     assert losses["plain"] == losses["off"] < losses["on"]
+
+
+def test_the_contrast_weighs_as_configured_beside_the_loss_of_one_target():
+    """Nothing is dropped, so that a sequence's augmentation is the sequence."""
+    config = replace(METHODS["unisrec"][1], loss="in-batch", drop_items=0.0)
+    tables = [torch.from_numpy(VECTORS)]
+    network = UniSRec(config, BRIEF, embeddings=TEXTS)._make_network(N_ITEMS).eval()
+    losses = []
+    for weight in (0.0, 0.5):
+        objective = ContrastingNextItem(SPLIT.train, tables, N_ITEMS, replace(config, contrast=weight), BRIEF)
+        (bundle,) = objective.step(np.arange(20)).parts
+        losses.append(objective.loss(network, bundle, torch.device("cpu")).item())
+    targets, last = torch.cat([part.targets for part in bundle.parts]), last_places(bundle.parts)
+    states = network(bundle.parts, torch.arange(N_ITEMS), tables).states
+    contrast = sequence_contrast(states[last], F.normalize(states[last], dim=1), targets[last])
+    assert losses[1] - losses[0] == pytest.approx(0.5 * len(targets) * contrast.item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("ids", [False, True])

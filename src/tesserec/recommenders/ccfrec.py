@@ -33,7 +33,7 @@ Differences from the paper (its public code where the paper is silent), each wit
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -54,9 +54,12 @@ from tesserec.recommenders.item_vectors import (
     Output,
 )
 from tesserec.recommenders.next_item import Part
+from tesserec.text.embeddings import Embeddings
+from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.types import FloatArray
 
 HIDDEN, REPLACED = 0.8, 0.1  # of the chosen codes: shares that become MASK, and another code; the rest stays
+MOVED = 0.01  # of the spread of item vectors: more than rounding makes of equal texts and codes
 ALIGNED = 2048  # positions of a step that are contrasted with each other: bounds the table of their products
 
 
@@ -409,6 +412,26 @@ class CCFRec(ItemVectorRecommender):
         assert features.semantic_ids is not None
         texts = self._fitted_network.items.whiten(_by_attribute(features.embeddings.vectors))
         return [texts, torch.from_numpy(np.array(features.semantic_ids.codes, dtype=np.int64))]
+
+    def with_items(self, *, embeddings: Embeddings | None = None, semantic_ids: SemanticIds | None = None) -> Self:
+        """As for all item vectors.
+
+        Raises:
+            DataError: most of the items that the model knows have other vectors now.
+        """
+        other = super().with_items(embeddings=embeddings, semantic_ids=semantic_ids)
+        row_of = {item_id: row for row, item_id in enumerate(self.fitted_catalogue.item_ids)}
+        old = np.array([row_of.get(item_id, -1) for item_id in other.fitted_catalogue.item_ids])
+        before = self.item_vectors
+        spread = np.linalg.norm(before - before.mean(axis=0), axis=1).mean()
+        far = np.linalg.norm(before[old[old >= 0]] - other.item_vectors[old >= 0], axis=1) > MOVED * spread
+        if far.sum() > len(far) / 2:  # some texts may have been corrected since
+            raise DataError(
+                f"{far.sum()} of {len(far)} items that this model knows have other vectors now, so these codes or "
+                "texts come from another tokenizer or encoder and mean other things. Encode all items with those of "
+                "the training."
+            )
+        return other
 
     @property
     def _fitted_network(self) -> CCFRecNetwork:

@@ -77,6 +77,8 @@ class IdsAndFeatures(nn.Module):
 class FDSANetwork(ItemVectorNetwork):
     """Histories through two streams; candidates are the ID halves of the vectors."""
 
+    items: IdsAndFeatures
+
     def __init__(self, n_items: int, text_width: int, config: FDSAConfig) -> None:
         width = config.width
         items = IdsAndFeatures(n_items, text_width, width, standardize=config.standardize)
@@ -110,7 +112,11 @@ class FDSA(ItemVectorRecommender):
         """One vector per item, or one per attribute."""
 
     def _make_network(self, n_items: int) -> FDSANetwork:
-        return FDSANetwork(n_items, self.feature_shapes["embeddings"][-1], self.config)
+        *fields, text_width = self.feature_shapes["embeddings"]
+        network = FDSANetwork(n_items, text_width, self.config)
+        if not fields:  # a single field leaves nothing to weigh; processes that train together wait for every gradient
+            network.items.attention.requires_grad_(False)
+        return network
 
     def _begin(self, tables: Sequence[Tensor]) -> None:
         standardize_by(self._fitted_network, tables[0].flatten(0, -2))

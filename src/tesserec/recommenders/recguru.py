@@ -237,6 +237,15 @@ class PairSteps(NextItem):
         super().__init__(sequences, config, training, item_domains=domain_of)
         self.domain_of = domain_of
 
+    def steps(self, epoch: int) -> Steps:
+        """
+        Raises:
+            ConfigError: several processes train together, which they only know once training has begun.
+        """
+        if n_processes() > 1:
+            raise ConfigError(f"recguru trains in one process, not in {n_processes()}. Launch it without accelerate.")
+        return super().steps(epoch)
+
     def step(self, rows: IntArray) -> Step:
         batch = self.sequences.take(rows)
         domains = self.domain_of[batch.values[batch.starts]]
@@ -333,8 +342,6 @@ class RecGURU(PretrainedItemTable):
         return network
 
     def _objective(self, split: Split) -> Tuning:
-        if n_processes() > 1:
-            raise ConfigError(f"recguru trains in one process, not in {n_processes()}. Launch it without accelerate.")
         self._domain_of = two_domains(split)
         return Tuning(split.train, self._domain_of, self.config, self.training)
 
