@@ -216,7 +216,8 @@ def run(
         evaluate(recommender, split, **to_dict(recipe.evaluation), progress=progress).save(folder)
 
     training = to_dict(recipe.training) if recipe.training else None
-    trained = stages.make("recommender", [inputs, recipe.recommender.to_dict(), training], train)
+    inputs += [recipe.recommender.to_dict(), training]
+    trained = stages.make("recommender", inputs, train)
     if method.makes_semantic_ids(config):
         stages.make("semantic-ids", [trained], name_items)
     stages.make("report", [inputs, trained, to_dict(recipe.evaluation)], report)
@@ -315,13 +316,17 @@ def _name_items(tokenizer: Path, embedded: str, stages: "_Stages") -> SemanticId
 
 
 def _content(path: PathLike) -> str | None:
-    """Fingerprint of a file, a run, an artefact or another folder that a setting names; None if it names none."""
+    """Fingerprint of a file, a run, an artefact or another folder that a setting names; None if it names none.
+
+    That of an artefact is of its settings, too: tokenizers of equal codebooks may treat colliding items differently.
+    """
     if not str(path):
         return None
     if (Path(path) / RUN).is_file():
         return fingerprint_json(_read_about(Path(path))["stages"])
     if (Path(path) / MANIFEST).is_file():
-        return read_manifest(path).fingerprint
+        manifest = read_manifest(path)
+        return fingerprint_json([manifest.fingerprint, manifest.config])
     if Path(path).is_dir():
         return fingerprint_folder(Path(path))
     return fingerprint_bytes(Path(path).read_bytes()) if Path(path).is_file() else None
