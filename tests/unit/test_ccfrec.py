@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from tesserec.data import Dataset
 from tesserec.data.catalogue import Catalogue
 from tesserec.data.sequences import Sequences
-from tesserec.errors import ConfigError, DataError
+from tesserec.errors import ArtifactError, ConfigError, DataError
 from tesserec.functional.losses import sampled_softmax, softmax_cross_entropy
 from tesserec.pipeline import load_recipe, run
 from tesserec.pipeline.inspection import inspect
@@ -419,6 +419,17 @@ def test_starting_from_another_data_set_keeps_its_way_of_reducing_texts(model, t
     config = replace(HIDING, pretrained=str(tmp_path / "model"))
     again = CCFRec(config, replace(BRIEF, epochs=1), embeddings=texts, semantic_ids=semantic_ids()).fit(SPLIT)
     assert torch.equal(again.network.items.axes, model.network.items.axes)
+
+
+def test_codes_of_another_index_than_the_checkpoints_are_refused(tmp_path):
+    books = tuple(np.random.default_rng(3).normal(size=(size, 2)).astype(np.float32) for size in SIZES)
+    theirs, other = replace(semantic_ids(), codebooks=books), replace(semantic_ids(), codebooks=books[::-1])
+    once = replace(BRIEF, epochs=1)
+    CCFRec(SMALL, once, embeddings=embeddings(), semantic_ids=theirs).fit(SPLIT).save(tmp_path / "model")
+    config = replace(SMALL, pretrained=str(tmp_path / "model"))
+    CCFRec(config, once, embeddings=embeddings(), semantic_ids=theirs).fit(SPLIT)
+    with pytest.raises(ArtifactError, match=r"codebooks .* do not belong together.*tokenizer=fitted"):
+        CCFRec(config, once, embeddings=embeddings(), semantic_ids=other).fit(SPLIT)
 
 
 @pytest.mark.parametrize(("settings", "message"), [

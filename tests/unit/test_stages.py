@@ -56,7 +56,8 @@ def test_what_a_stage_is_told_counts_even_where_it_makes_the_same_numbers(data, 
     """Neither of these changes the codebooks or the weights, and both change what is made with them."""
     settings = ["text.width=16", "tokenizer.n_levels=1", "tokenizer.codebook_size=4", "recommender.width=16",
                 "recommender.n_layers=1", "recommender.n_heads=1", "recommender.head_width=16",
-                "recommender.beam_width=4", "recommender.ff_width=16", "training.max_steps=1", "training.precision=fp32"]  # fmt: skip
+                "recommender.beam_width=4", "recommender.ff_width=16", "training.max_steps=1",
+                "training.precision=fp32"]  # fmt: skip
 
     def made(*changes: str) -> Run:
         return run(load_recipe("tiger", [*settings, *changes]), data, tmp_path / "run", store=tmp_path / "store")

@@ -40,12 +40,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tesserec.artifacts import require_same
 from tesserec.errors import ConfigError, DataError
 from tesserec.functional.dropout import Dropout
 from tesserec.functional.losses import softmax_cross_entropy
 from tesserec.functional.whitening import fit_whitening, whiten
 from tesserec.networks.transformer import SequenceEncoder, attend, small_weights
 from tesserec.recommenders.item_vectors import (
+    CODE_SPACE,
     ITEMS_AT_A_TIME,
     ItemFeatures,
     ItemVectorNetwork,
@@ -412,6 +414,19 @@ class CCFRec(ItemVectorRecommender):
         assert features.semantic_ids is not None
         texts = self._fitted_network.items.whiten(_by_attribute(features.embeddings.vectors))
         return [texts, torch.from_numpy(np.array(features.semantic_ids.codes, dtype=np.int64))]
+
+    def _start_from(self, other: Self) -> None:
+        """As for all item vectors; codes must mean the same, as nothing aligns them here."""
+        mine, theirs = (model.feature_sources.get(CODE_SPACE, "") for model in (self, other))
+        if mine and theirs:
+            remedy = (
+                "CCFRec does not align codes: have the tokenizer of that run name these items, by tokenizer=fitted and "
+                "tokenizer.path=RUN."
+            )
+            require_same(
+                "The codebooks of these items", mine, f"those of {self.config.pretrained}", theirs, remedy=remedy
+            )
+        super()._start_from(other)
 
     def with_items(self, *, embeddings: Embeddings | None = None, semantic_ids: SemanticIds | None = None) -> Self:
         """As for all item vectors.

@@ -41,7 +41,13 @@ from tesserec.types import FloatArray, IntArray, PathLike
 
 ITEMS_AT_A_TIME = 8192  # when the vectors of a whole catalogue are made
 VECTORS = "item_vectors.npy"
-SOURCES = ("embeddings", "semantic_ids", "pretrained")  # what a model may have been made from, beside the data set
+CODE_SPACE = "codebooks"
+SOURCES = (
+    "embeddings",
+    "semantic_ids",
+    CODE_SPACE,
+    "pretrained",
+)  # what a model may have been made from, beside the data set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,6 +292,8 @@ class ItemVectorRecommender(ScoringRecommender):
         self.training = training or TrainingConfig()
         self.features = ItemFeatures(embeddings, semantic_ids)
         self.feature_sources = {name: part.fingerprint for name, part in self.features.named.items()}
+        if semantic_ids is not None and semantic_ids.code_space:
+            self.feature_sources[CODE_SPACE] = semantic_ids.code_space
         self.feature_shapes = self.features.shapes
         self._check_features(self.features)
         self.log = TrainingLog()

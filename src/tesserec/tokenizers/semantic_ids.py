@@ -52,6 +52,12 @@ class SemanticIds:
         return fingerprint_bytes(self.catalogue.fingerprint.encode(), content, repr(self.codebook_sizes).encode())
 
     @cached_property
+    def code_space(self) -> str:
+        """Fingerprint of the codebooks: where two are equal, codes mean the same. "" where codes have no vectors."""
+        tables = [np.ascontiguousarray(table).tobytes() for table in self.codebooks]
+        return fingerprint_bytes(*tables) if tables else ""
+
+    @cached_property
     def group_of_item(self) -> IntArray:
         """(N,) number of the item's semantic ID among the distinct IDs, in lexicographic order of codes."""
         _, inverse = np.unique(self.codes, axis=0, return_inverse=True)
