@@ -196,7 +196,9 @@ def test_a_fitted_tokenizer_of_another_run_names_these_items(data, tmp_path):
     settings = (*(one for one in TIGER if not one.startswith("tokenizer")), "text.width=16")
     first = run(load_recipe("tiger", (*settings, "tokenizer.codebook_size=8")), data, tmp_path / "first")
     fitted = ("tokenizer=fitted", f"tokenizer.path={tmp_path / 'first'}")
-    other = run(load_recipe("tiger", (*settings, *fitted)), data, tmp_path / "other")
+    spoken = Spoken()
+    other = run(load_recipe("tiger", (*settings, *fitted)), data, tmp_path / "other", progress=spoken)
+    assert any("lsa is fitted to each data set anew" in line for line in spoken.lines)
     assert not other.has("tokenizer")
     assert other.semantic_ids.fingerprint == first.semantic_ids.fingerprint
     with pytest.raises(ConfigError, match=r"tokenizer.method is 'fitted' but tokenizer.path is not set"):

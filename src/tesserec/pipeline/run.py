@@ -195,6 +195,11 @@ def run(
     start = [_content_to_start_from(path) for path in method.reads(config)]
     shared = StageStore(Path(store)) if store is not None else None
     stages = _Stages.begin(Path(out), recipe, data, shared, progress)
+    if recipe.text is not None and recipe.text.encoder == "lsa" and _reads_vectors_of_elsewhere(recipe, bool(start)):
+        progress.say(
+            "note: lsa is fitted to each data set anew, so that its vectors mean nothing to what another one has "
+            "trained; a network (text=minilm, ...) has one space for all"
+        )
     embedded = _embed(recipe.text, dataset, stages) if recipe.text is not None else None
     semantic_ids = _semantic_ids(recipe, split, embedded, stages)
     embeddings = Embeddings.load(stages.folder / "embeddings") if method.needs_embeddings else None
@@ -223,6 +228,12 @@ def run(
     stages.make("report", [inputs, trained, to_dict(recipe.evaluation)], report)
     stages.finish()
     return Run.open(stages.folder)
+
+
+def _reads_vectors_of_elsewhere(recipe: Recipe, starts: bool) -> bool:
+    """Whether text vectors of this data set are read by a tokenizer or a network that another run has trained."""
+    fitted = recipe.tokenizer is not None and isinstance(recipe.tokenizer.config, FittedTokenizer)
+    return fitted or (starts and recommender_class(recipe.recommender.method).needs_embeddings)
 
 
 def _semantic_ids(recipe: Recipe, split: Split, embedded: str | None, stages: "_Stages") -> SemanticIds | None:
