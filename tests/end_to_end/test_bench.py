@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -166,14 +167,10 @@ def test_codes_are_judged_and_followed_as_the_protocol_ranks_them(tmp_path):
     assert any("a beam of 7 ends there" in note for note in results["tables"]["shop"]["notes"])
 
 
-def test_a_suite_killed_while_it_trains_ends_with_the_same_results(tmp_path, finished):
+def test_a_suite_killed_while_it_trains_and_at_any_moment_ends_with_the_same_results(tmp_path, finished):
     path = write_suite(tmp_path)
     arguments = ["bench", str(path), "--out", str(tmp_path / "out")]
-    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it in the last bit
-    with subprocess.Popen(
-        [sys.executable, "-m", "tesserec", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=threads,
-    ) as process:  # fmt: skip
+    with started(arguments) as process:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("out/stages/checkpoints/*/checkpoint.pt")):
             assert process.poll() is None, "the suite ended before it wrote a checkpoint"
@@ -181,8 +178,31 @@ def test_a_suite_killed_while_it_trains_ends_with_the_same_results(tmp_path, fin
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "out" / "results.json").exists()
+    moment = random.SystemRandom().uniform(2, 8)  # seconds: from before the first run to after the last one
+    with started(arguments) as process:
+        time.sleep(moment)
+        process.send_signal(signal.SIGKILL)
     again, _ = bench(path, "--out", tmp_path / "out")
-    assert lasting(again) == lasting(results_of(finished))
+    assert lasting(again) == lasting(results_of(finished)), f"killed after {moment:.2f} s"
+
+
+def started(arguments: list[str]) -> "subprocess.Popen[bytes]":
+    """The command as a process of its own, on as many threads as this one: sums depend on them in the last bit."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tesserec", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+
+
+def test_a_run_that_went_wrong_after_its_report_is_in_the_table_and_named(tmp_path, finished):
+    out = shutil.copytree(finished, tmp_path / "out")
+    note = {"run": "SASRec", "error": "The disk is full.", "trace": None}
+    (out / "runs" / "shop" / "sasrec-small" / "1" / "failure.json").write_text(json.dumps(note))
+    results, _ = bench(finished.parent / "small.toml", "--out", out, "--only", "popularity", code=1)
+    assert [failure["error"] for failure in results["failures"]] == ["The disk is full."]
+    assert results["tables"] == results_of(finished)["tables"]
 
 
 def test_a_failing_run_is_reported_and_a_search_gives_all_seeds_its_settings(tmp_path):

@@ -10,9 +10,10 @@ from tesserec.artifacts import read_json
 from tesserec.bench import load_suite, packaged_suites, plan
 from tesserec.bench.crew import FAILURE, Crew
 from tesserec.bench.drawings import around
+from tesserec.bench.markdown import absent
 from tesserec.bench.missed import MISSES, keep_misses, kept_shares
 from tesserec.bench.page import _missed, _slices
-from tesserec.bench.suite import Range, Tuning
+from tesserec.bench.suite import Range, Tuning, slug
 from tesserec.bench.tuning import search
 from tesserec.bench.worker import Work
 from tesserec.data import SyntheticConfig, synthetic_catalogue
@@ -55,6 +56,22 @@ def test_published_figures_of_a_packaged_suite_are_metrics_between_0_and_1():
     assert suite.methods["UniSRec, pre-trained"].published["scientific"].metrics["ndcg@10"] == 0.0641
     assert "UniSRec, pre-trained" in suite.left_out
     assert "--file unisrec_pretrained=PATH" in suite.left_out["UniSRec, pre-trained"]
+
+
+def test_names_become_folders_that_a_file_system_takes(tmp_path):
+    assert slug("VQ-Rec, the authors' codes") == "vq-rec-the-authors-codes"
+    long, other = slug("ü" * 300), slug("ü" * 301)
+    assert len(long.encode()) < 255
+    assert long != other
+    assert slug("!") != slug("?")
+    assert "a method has no name" in refused(tmp_path, f"{SHOP}\n[methods.\"\"]\nrecipe='popularity'\n")
+
+
+def test_results_say_that_the_reference_is_not_there():
+    results = {"suite": {"reference": "SASRec"}, "tables": {"shop": {"methods": {"a": 1, "b": 2}}},
+               "failures": [], "left_out": {}, "missing": []}  # fmt: skip
+    assert absent(results) == ["shop: SASRec has no finished run, so the best method is the reference in its place"]
+    assert absent({**results, "tables": {"shop": {"methods": {"SASRec": 1, "b": 2}}}}) == []
 
 
 def test_a_trained_method_has_all_seeds_and_an_untrained_one_a_single_one(tmp_path):

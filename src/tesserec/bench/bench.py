@@ -99,13 +99,12 @@ def collect(planned: Plan, elsewhere: Sequence[Finished] = (), *, command: str =
     runs, failures, missing = list[Finished](), list[Failure](), list[str]()
     for job in planned.jobs:
         found, note = planned.finished(job), job.folder / FAILURE
+        elsewhere_made = merged.intersection((job.method, job.data, seed) for seed in (job.seed, None))
         if found is not None:
             runs.append(found)
-        elif merged.intersection((job.method, job.data, seed) for seed in (job.seed, None)):
-            continue
-        elif note.exists():
+        if note.exists():  # also where only what comes after the report went wrong
             failures.append(Failure(job.label, str(read_json(note)["error"])))
-        else:
+        elif found is None and not elsewhere_made:
             missing.append(job.label)
     searched = {(job.method, job.data): job for job in planned.jobs if planned.studies.searches(job)}
     studies = {key: study for key, job in searched.items() if (study := planned.studies.saved(job)) is not None}

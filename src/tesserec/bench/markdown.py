@@ -101,8 +101,14 @@ def published_notes(results: Mapping[str, Any], data: str) -> list[str]:
 
 
 def absent(results: Mapping[str, Any]) -> list[str]:
-    """What is not in the tables: failures, methods that were left out, and runs that nobody started."""
-    lines = [f"failed: {failure['label']}: {failure['error']}" for failure in results["failures"]]
+    """What is not in the tables: the reference, failures, methods that were left out, and runs that nobody started."""
+    reference = results["suite"]["reference"]
+    lines = [
+        f"{data}: {reference} has no finished run, so the best method is the reference in its place"
+        for data, table in results["tables"].items()
+        if reference and reference not in table["methods"] and len(table["methods"]) > 1
+    ]
+    lines += [f"failed: {failure['label']}: {failure['error']}" for failure in results["failures"]]
     lines += [f"left out: {name} {why}" for name, why in results["left_out"].items()]
     seeds = dict[str, list[str]]()
     for label in results["missing"]:
@@ -130,6 +136,7 @@ def facts(results: Mapping[str, Any]) -> list[str]:
             f"{data}: {sizes}, fingerprint {protocol['dataset']}; {protocol['part']} part of {protocol['split']}; "
             f"candidates: {protocol['candidates']}; {protocol['tie_rule']}"
         )
+    lines.append("training s: of the recommender alone, validation included; embeddings and tokenizers are not in it")
     lines += [f"{name}: {method['note']}" for name, method in suite["methods"].items() if method["note"]]
     machines = dict.fromkeys(
         machine for costs in results["costs"].values() for cost in costs.values() for machine in cost["hardware"]

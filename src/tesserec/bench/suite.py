@@ -22,6 +22,7 @@ from tesserec.pipeline.recipe import SECTIONS, Recipe, load_recipe, place_of
 PROTOCOL_KEYS = ("part", "exclude_seen", "cutoffs")  # of the recipe's [evaluation]; a suite sets them for all methods
 PLACEHOLDER = re.compile(r"\{(\w+)\}")  # in a method's settings: a file of the suite
 SIZES = ("users", "items", "interactions")
+LONGEST_NAME = 100  # bytes of a folder's name; file systems take 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,9 +233,11 @@ def _check_splits(jobs: Sequence[Job]) -> None:
 
 
 def slug(name: str) -> str:
-    """A name as that of a folder."""
+    """A name as that of a folder; a long one ends in its fingerprint."""
     words = "".join(letter if letter.isalnum() else " " for letter in name.lower().replace("'", "")).split()
-    return "-".join(words) or fingerprint_json(name)
+    folder = "-".join(words) or fingerprint_json(name)
+    short = len(folder.encode()) <= LONGEST_NAME
+    return folder if short else f"{folder.encode()[:LONGEST_NAME].decode(errors='ignore')}-{fingerprint_json(name)}"
 
 
 def check_data(suite: Suite) -> None:

@@ -105,9 +105,11 @@ def load_suite(
 
 
 def _require_folders(names: Iterable[str], what: str, where: str) -> None:
-    """Refuse names that would share a folder."""
+    """Refuse empty names, and those that would share a folder."""
     known = dict[str, str]()
     for name in names:
+        if not name.strip():
+            raise ConfigError(f"{where}: a {what} has no name. Give it one.")
         if (other := known.setdefault(slug(name), name)) != name:
             raise ConfigError(
                 f"{where}: {other!r} and another {what}, {name!r}, differ in signs and capitals only. Rename one."
