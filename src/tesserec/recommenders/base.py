@@ -322,7 +322,7 @@ class Recommender(ABC):
             if manifest.config["method"] != cls.method:
                 raise ArtifactError(
                     f"{path} holds a {manifest.config['method']} recommender, not a {cls.method}. "
-                    "Load it with load_recommender."
+                    f"Give a {cls.method} one, or load it with load_recommender."
                 )
             recommender = cls._from_manifest(path, manifest.config)
             items = pq.read_table(path / "items.parquet")
