@@ -288,6 +288,7 @@ def test_the_gpu_script_needs_torch_alone_and_its_run_stands_in_the_table(tmp_pa
     report = json.loads((tmp_path / "gpu" / "report" / "report.json").read_text())
     assert table["TIGER, GPU"]["metrics"]["ndcg@10"]["mean"] == pytest.approx(report["metrics"]["ndcg@10"])
     assert results["curves"]["shop"]["TIGER, GPU"]
+    assert [level["size"] for level in results["codes"]["shop"]["TIGER, GPU"]] == [8, 8, 8]
     assert lasting(bench(suite, *merge)[0]) == lasting(results)
 
     twice = f"again={finished / 'runs' / 'shop' / 'sasrec-small' / '1'}"

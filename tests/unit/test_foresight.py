@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tesserec.artifacts import read_json, write_json
-from tesserec.bench.foresight import FIGURES, FIGURES_FILE, foresight, keep_figures, rank_correlation
+from tesserec.bench.finished import TEAR_SHEET
+from tesserec.bench.foresight import FIGURES, foresight, keep_figures, rank_correlation
 from tesserec.bench.markdown import FORESIGHT, foresight_rows
 from tesserec.bench.page import _foresight
 from tesserec.data import SyntheticConfig, synthetic_catalogue
@@ -20,7 +21,7 @@ def made(tmp_path, name, method, ids, evenness, distinct, recall):
     """A run as far as it matters here."""
     folder = tmp_path / name
     folder.mkdir()
-    write_json(folder / FIGURES_FILE, {"of": ids, "figures": {EVENNESS: evenness, DISTINCT: distinct}})
+    write_json(folder / TEAR_SHEET, {"of": ids, "figures": {EVENNESS: evenness, DISTINCT: distinct}})
     report = SimpleNamespace(
         card={"model": {"config": {"method": method}}}, values={"recall@10": np.array([recall])}.get
     )
@@ -64,7 +65,7 @@ def test_figures_are_kept_once_for_each_set_of_ids(shop, tmp_path):
                 "recommender.n_layers=1", "training.max_steps=1", "training.device=cpu"]  # fmt: skip
     finished = run(load_recipe("vqrec", ["tokenizer=rkmeans", *settings]), shop, tmp_path / "run")
     keep_figures(finished)
-    path = tmp_path / "run" / FIGURES_FILE
+    path = tmp_path / "run" / TEAR_SHEET
     kept, written_at = read_json(path), path.stat().st_mtime_ns
     assert set(kept["figures"]) == set(FIGURES)
     assert all(0 <= figure <= 1 for figure in kept["figures"].values())
@@ -74,4 +75,4 @@ def test_figures_are_kept_once_for_each_set_of_ids(shop, tmp_path):
 
 def test_a_run_without_semantic_ids_has_no_figures(shop, tmp_path):
     keep_figures(run(load_recipe("popularity"), shop, tmp_path / "run"))
-    assert not (tmp_path / "run" / FIGURES_FILE).exists()
+    assert not (tmp_path / "run" / TEAR_SHEET).exists()

@@ -20,6 +20,7 @@ from tesserec.pipeline.run import Run
 from tesserec.tokenizers.semantic_ids import SemanticIds
 
 REPORT, SEMANTIC_IDS, TRAINING_LOG = "report", "semantic-ids", "recommender/training_log.json"
+TEAR_SHEET = "tear-sheet.json"  # figures of the IDs (`tesserec.bench.foresight`)
 MERGED, MERGED_NOTE = "merged", "merged.json"
 
 
@@ -114,9 +115,10 @@ def keep(elsewhere: Sequence[Finished], out: Path) -> list[Finished]:
         for name in (SEMANTIC_IDS, MISSES):
             if (one.folder / name / MANIFEST).exists():
                 link_artifact(one.folder / name, place / name)
-        if (one.folder / TRAINING_LOG).exists():
-            (place / TRAINING_LOG).parent.mkdir(exist_ok=True)
-            shutil.copy2(one.folder / TRAINING_LOG, place / TRAINING_LOG)
+        for name in (TRAINING_LOG, TEAR_SHEET):
+            if (one.folder / name).exists():
+                (place / name).parent.mkdir(exist_ok=True)
+                shutil.copy2(one.folder / name, place / name)
         write_json(place / MERGED_NOTE, {"method": one.method, "from": str(one.folder)})
         kept.append(Finished(one.method, one.data, place, one.report))
     return kept

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from tesserec.artifacts import read_json, write_json
-from tesserec.bench.finished import Finished
+from tesserec.bench.finished import TEAR_SHEET, Finished
 from tesserec.evaluation import TearSheet, inspect_ids
 from tesserec.evaluation.tearsheet import Agreement
 from tesserec.pipeline.run import Run
 
-FIGURES_FILE = "tear-sheet.json"  # in the folder of a run
 FEWEST = 4  # runs of different IDs, below which a correlation says nothing
 
 
@@ -40,7 +39,7 @@ def keep_figures(finished: Run) -> None:
     """Judge the run's semantic IDs and keep the figures beside it, unless it has none or that was done already."""
     if not finished.has("semantic-ids"):
         return
-    path = finished.folder / FIGURES_FILE
+    path = finished.folder / TEAR_SHEET
     of = finished.about["stages"]["semantic-ids"]["fingerprint"]
     if path.is_file() and read_json(path)["of"] == of:
         return
@@ -61,9 +60,9 @@ def foresight(runs: Sequence[Finished], metric: str) -> dict[str, dict[str, Any]
     found: dict[str, dict[str, Any]] = {}
     for method in dict.fromkeys(one.report.card["model"]["config"]["method"] for one in runs):
         judged = {
-            one.folder: (read_json(one.folder / FIGURES_FILE), float(one.report.values(metric).mean()))
+            one.folder: (read_json(one.folder / TEAR_SHEET), float(one.report.values(metric).mean()))
             for one in runs
-            if one.report.card["model"]["config"]["method"] == method and (one.folder / FIGURES_FILE).is_file()
+            if one.report.card["model"]["config"]["method"] == method and (one.folder / TEAR_SHEET).is_file()
         }
         if len({sheet["of"] for sheet, _ in judged.values()}) < FEWEST:
             continue
