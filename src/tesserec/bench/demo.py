@@ -24,7 +24,6 @@ class Demo:
     """What the demonstration shows."""
 
     results: Results
-    run: Run  # the one that is looked at
     sheet: TearSheet
     examples: list[dict[str, Any]]  # `history` and `took`: titles; `recommended`: rows with item_id, title and score
 
@@ -32,11 +31,7 @@ class Demo:
         return {"results": self.results.to_dict(), "tear_sheet": self.sheet.to_dict(), "examples": self.examples}
 
     def text(self) -> str:
-        lines = [
-            f"The semantic IDs that {SHOWN} generates:",
-            "",
-            self.sheet.text(),
-        ]
+        lines = [f"The semantic IDs that {SHOWN} generates:", "", self.sheet.text()]
         for example in self.examples:
             lines += ["", "After", *(f"    {title}" for title in example["history"]), f"{SHOWN} recommends"]
             for row in example["recommended"]:
@@ -49,7 +44,7 @@ def run_demo(out: PathLike, *, progress: Progress = SILENT) -> Demo:
     """Carry out the suite `quick`, and collect what is worth showing; a second call finds all runs finished."""
     results = bench(plan(load_suite(SUITE), out), command=f"tesserec demo --out={out}", progress=progress)
     run = Run.open(next(one.folder for one in results.finished if one.method == SHOWN))
-    return Demo(results, run, inspect(run.folder), _examples(run))
+    return Demo(results, inspect(run.folder), _examples(run))
 
 
 def _examples(finished: Run) -> list[dict[str, Any]]:

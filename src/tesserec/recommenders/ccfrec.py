@@ -435,9 +435,7 @@ class CCFRec(ItemVectorRecommender):
             DataError: most of the items that the model knows have other vectors now.
         """
         other = super().with_items(embeddings=embeddings, semantic_ids=semantic_ids)
-        row_of = {item_id: row for row, item_id in enumerate(self.fitted_catalogue.item_ids)}
-        old = np.array([row_of.get(item_id, -1) for item_id in other.fitted_catalogue.item_ids])
-        before = self.item_vectors
+        old, before = self._rows_here(other.fitted_catalogue), self.item_vectors
         spread = np.linalg.norm(before - before.mean(axis=0), axis=1).mean()
         far = np.linalg.norm(before[old[old >= 0]] - other.item_vectors[old >= 0], axis=1) > MOVED * spread
         if far.sum() > len(far) / 2:  # some texts may have been corrected since

@@ -41,13 +41,8 @@ from tesserec.types import FloatArray, IntArray, PathLike
 
 ITEMS_AT_A_TIME = 8192  # when the vectors of a whole catalogue are made
 VECTORS = "item_vectors.npy"
-CODE_SPACE = "codebooks"
-SOURCES = (
-    "embeddings",
-    "semantic_ids",
-    CODE_SPACE,
-    "pretrained",
-)  # what a model may have been made from, beside the data set
+CODE_SPACE = "codebooks"  # name of the source that says what codes mean
+SOURCES = ("embeddings", "semantic_ids", CODE_SPACE, "pretrained")  # of what, beside the data set, a model may be made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -481,12 +476,16 @@ class ItemVectorRecommender(ScoringRecommender):
         other = copy.copy(self)
         other.features, catalogue = features, next(iter(features.named.values())).catalogue
         other._check_catalogue(features, catalogue)
-        known = {item_id: row for row, item_id in enumerate(self.fitted_catalogue.item_ids)}
-        rows = np.array([known.get(item_id, -1) for item_id in catalogue.item_ids])
+        rows = self._rows_here(catalogue)
         other._keep_rows(rows)
         other.catalogue, other.train_counts = catalogue, np.append(self.train_counts, 0)[rows]
         other._settle(other._tables(features), len(catalogue))
         return other
+
+    def _rows_here(self, catalogue: Catalogue) -> IntArray:
+        """(M,) which item of the fitted catalogue each item of another one is; -1 for new ones."""
+        known = {item_id: row for row, item_id in enumerate(self.fitted_catalogue.item_ids)}
+        return np.array([known.get(item_id, -1) for item_id in catalogue.item_ids])
 
     def _keep_rows(self, rows: IntArray) -> None:
         """Turn the weights of items into those of another catalogue (of a shallow copy, so the network is shared).

@@ -426,8 +426,7 @@ class VQRec(ItemVectorRecommender):
             DataError: most of the items that the model knows have other codes now.
         """
         if semantic_ids is not None and list(semantic_ids.codebook_sizes) == self.codebook_sizes:
-            row_of = {item_id: row for row, item_id in enumerate(self.fitted_catalogue.item_ids)}
-            old = np.array([row_of.get(item_id, -1) for item_id in semantic_ids.catalogue.item_ids])
+            old = self._rows_here(semantic_ids.catalogue)
             known = old >= 0
             changed = int((self._codes[old[known]] != _table_rows(semantic_ids)[known]).any(axis=1).sum())
             if changed > known.sum() / 2:  # sinkhorn and assignment may give some items another last code
