@@ -69,6 +69,23 @@ def test_without_an_item_file_the_keys_of_the_letter_index_give_the_order_of_ite
     assert prepare(tmp_path).catalogue.item_ids == ("1", "2", "10")
 
 
+def test_without_an_item_file_the_attributes_are_the_texts_of_letter_items(tmp_path):
+    write(tmp_path, "Toys.inter.json", '{"0": [10, 2, 1, 3]}')
+    write(tmp_path, "Toys.attributes.json", '{"10": [7], "2": [5, 7, null], "1": []}')
+    dataset = prepare(tmp_path)
+    words = {"10": "attribute_7", "2": "attribute_5, attribute_7", "1": "", "3": ""}
+    assert texts(dataset) == {item: {"attributes": text} for item, text in words.items()}
+    write(tmp_path, "Toys.index.json", json.dumps({str(item): ["<a_0>"] for item in (1, 2, 3, 10)}))
+    ordered = prepare(tmp_path)
+    assert ordered.catalogue.item_ids == ("1", "2", "3", "10")
+    assert texts(ordered) == texts(dataset)
+    write(tmp_path, "Toys.attributes.json", '{"10": 7}')
+    with pytest.raises(DataError, match=r"Toys.attributes.json: the attributes of item '10' are 7"):
+        prepare(tmp_path)
+    write(tmp_path, "Toys.item.json", '{"10": {"title": "a spade"}}')
+    assert prepare(tmp_path).items.columns == ["item_id", "title"]  # texts are better than numbers
+
+
 REVIEWS_2014 = [
     {"reviewerID": "A1", "asin": "B2", "helpful": [0, 1], "reviewText": "x", "overall": 5.0, "unixReviewTime": 200},
     {"reviewerID": "A1", "asin": "B1", "helpful": [0, 0], "reviewText": "y", "overall": 3.0, "unixReviewTime": 100},

@@ -1,7 +1,9 @@
 """LETTER and LC-Rec JSON: NAME.inter.json (user -> items, oldest first), NAME.item.json (item -> texts).
 
-NAME.index.json holds semantic IDs. They are no interactions and are not read here; only where there is no item file,
-their keys give the items and their order, so that row i keeps belonging to key i of side files.
+Where there is no item file, two other files are used. NAME.index.json holds semantic IDs; they are no interactions and
+are not read here, but their keys give the items and their order, so that row i keeps belonging to key i of side files.
+NAME.attributes.json gives what S3-Rec publishes instead of texts: item -> attributes, as a rule anonymous numbers. They
+become one text column, a word per attribute.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,9 +41,25 @@ def read(path: Path, items: Path | None, reading: Reading) -> Raw:
         reading.use(index, "semantic IDs, not interactions; import them as such to use them")
     if items := items or _beside(path, ".item.json"):
         return Raw(events, _read_items(items, reading))
-    if index:
-        return Raw(events, items_frame(_mapping(index), {}, reading, where=str(index)))
+    attributes = _beside(path, ".attributes.json")
+    if index or attributes:
+        of_items = _read_attributes(attributes, reading) if attributes else {}
+        ids = _mapping(index) if index else of_items
+        columns = {"attributes": [of_items.get(item) for item in ids]} if attributes else {}
+        return Raw(events, items_frame(ids, columns, reading, where=str(index or attributes)))
     return Raw(events)
+
+
+def _read_attributes(path: Path, reading: Reading) -> dict[str, str]:
+    """Item -> its attributes as words: "attribute_17, attribute_28"; bare numbers would pass for quantities."""
+    words = dict[str, str]()
+    for item, attributes in _mapping(path).items():
+        if not isinstance(attributes, list):
+            raise DataError(f"{path}: the attributes of item {item!r} are {attributes!r}. They should be a list.")
+        words[item] = ", ".join(f"attribute_{attribute}" for attribute in _ids(attributes, path) if attribute)
+    chosen_texts(["attributes"], "", reading, where=str(path))  # raises where others were asked for
+    reading.use(path, "attributes of the items, the words of their texts")
+    return words
 
 
 def _read_items(path: Path, reading: Reading) -> pl.DataFrame:
@@ -57,7 +75,7 @@ def _ids(history: Sequence[Any], path: Path) -> list[str | None]:
     try:
         return [id_text(item) for item in history]
     except ValueError as error:
-        raise DataError(f"{path}: {error}. Correct the history that holds it.") from None
+        raise DataError(f"{path}: {error}. Correct the list that holds it.") from None
 
 
 def _mapping(path: Path) -> dict[str, Any]:
