@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 
 from tesserec.bench import load_suite
 from tesserec.bench.markdown import decimal
+from tesserec.bench.page import page as page_of
 from tesserec.cli.main import app
 from tesserec.data import Dataset
 from tesserec.tokenizers.semantic_ids import SemanticIds
@@ -237,6 +239,14 @@ def test_a_run_merged_under_the_name_and_seed_of_one_of_the_suite_stands_for_it(
     results, _ = bench(path, "--out", tmp_path / "out", "--only", "popularity", "--merge", f"SASRec, <small>={made}")
     assert results["missing"] == ["SASRec, <small> on shop, seed 0"]
     assert results["tables"]["shop"]["methods"]["SASRec, <small>"]["seeds"] == [1]
+    again, _ = bench(path, "--out", tmp_path / "out", "--only", "popularity")
+    assert again["command"] == results["command"]  # what was merged before is needed to repeat it
+    assert f"--merge=SASRec, <small>={made}" in shlex.split(again["command"])
+
+    bare = results_of(tmp_path / "out")
+    bare["costs"]["shop"]["SASRec, <small>"]["training_seconds"] = None
+    assert "so not drawn: SASRec, &lt;small&gt;." in page_of(bare)
+    assert "so not drawn" not in page_of(results)
 
 
 SEARCHED_AND_FAILING = """

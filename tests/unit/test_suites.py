@@ -130,6 +130,7 @@ def test_common_settings_go_to_the_methods_that_have_their_section(tmp_path):
         (f"{SHOP}[methods.a]\nrecipe='sasrec'\nseeds=[1, 1]", "seed 1 and a on shop, seed 1 are the same run"),
         (f"{SHOP}[methods.a]\nrecipe='popularity'\n[methods.b]\nlike='a'", "are the same run"),
         (f"{SHOP}[methods.a]\nrecipe='popularity'\n[methods.b]\nnote='x'", "nothing to run and nothing to show"),
+        ("[data.shop]\nusers=5\n[data.shop.synthetic]\n[methods.a]\nrecipe='popularity'", "but this is made up"),
         (f"[data.'shop!'.synthetic]\n{SHOP}[methods.a]\nrecipe='popularity'", "another data set, 'shop', differ in"),
         (f"protocol=1\n{SHOP}[methods.a]\nrecipe='sasrec'", "Write it as a table"),
         ("[data.shop]\n[methods.a]\nrecipe='sasrec'", "--data shop=PATH"),

@@ -114,11 +114,16 @@ class Frame:
         )
 
     def path(
-        self, points: Sequence[tuple[float, float]], *, color: str, width: float = 1.8, faint: bool = False
+        self, points: Sequence[tuple[float, float]], number: int, *, width: float = 1.8, faint: bool = False
     ) -> None:
+        """The line of method `number`: its colour, and dashes where the colours have begun again."""
         places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         opacity = ' stroke-opacity="0.45"' if faint else ""
-        self.parts.append(f'<polyline points="{places}" fill="none" stroke="{color}" stroke-width="{width}"{opacity}/>')
+        dashes = ' stroke-dasharray="7 4"' if number // len(COLORS) % 2 else ""
+        self.parts.append(
+            f'<polyline points="{places}" fill="none" stroke="{COLORS[number % len(COLORS)]}" '
+            f'stroke-width="{width}"{opacity}{dashes}/>'
+        )
 
     def mark(self, x: float, y: float, number: int, *, hollow: bool = False, hover: str = "") -> None:
         """The mark of method `number`: its colour, and a shape that changes when the colours begin again."""
@@ -268,7 +273,7 @@ def curves(title: str, x_label: str, y_label: str, lines: Mapping[str, Sequence[
     frame.y_axis(y, y_label, figure)
     for number, seeds in zip(numbers, lines.values()):
         for place, seed in enumerate(seeds):
-            frame.path([(x(a), y(b)) for a, b in seed], color=COLORS[number % len(COLORS)], faint=place > 0)
+            frame.path([(x(a), y(b)) for a, b in seed], number, faint=place > 0)
         best = max(seeds[0], key=lambda point: point[1])
         frame.mark(x(best[0]), y(best[1]), number)
     return frame.svg()
@@ -288,7 +293,7 @@ def levels(title: str, y_label: str, lines: Mapping[str, Sequence[float]], numbe
     frame.text(sum(frame.x) / 2, foot + 40, "level", anchor="middle")
     for number, shares in zip(numbers, lines.values()):
         places = [(x(level), y(share)) for level, share in enumerate(shares, start=1)]
-        frame.path(places, color=COLORS[number % len(COLORS)])
+        frame.path(places, number)
         for (px, py), share in zip(places, shares):
             frame.mark(px, py, number, hover=f"{share:.1%}")
     return frame.svg()

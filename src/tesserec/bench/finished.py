@@ -134,6 +134,12 @@ def _report_of(folder: Path) -> Path:
     return folder / REPORT if (folder / REPORT / MANIFEST).exists() else folder
 
 
+def merged_before(out: Path) -> list[str]:
+    """METHOD=PATH of what `keep` has copied, as the command line takes it."""
+    notes = [read_json(note) for note in sorted(out.glob(f"{MERGED}/*/*/{MERGED_NOTE}"))]
+    return [f"{note['method']}={note['from']}" for note in notes]
+
+
 def kept_before(out: Path, datasets: Mapping[str, Path]) -> list[Finished]:
     """What `keep` has copied, in this call of the suite or an earlier one.
 

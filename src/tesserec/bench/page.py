@@ -3,7 +3,7 @@
 The file needs no network and no other file. All of its numbers are those of `results.json`, from which it is drawn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -206,7 +206,7 @@ def _slices(table: Mapping[str, Any], metric: str, numbers: Mapping[str, int]) -
         for name, method in table["methods"].items()
     ]
     heads = ["method", *(f"{label} ({count:,})" for label, count in table["slices"].items())]
-    best = sorted(table["methods"], key=lambda name: -table["methods"][name]["metrics"][metric]["mean"])[:SLICED]
+    best = _best(table, metric, table["methods"], SLICED)
     shown = [name for name in table["methods"] if name in best or name == table["reference"]]
     cells = {
         f"{label} ({count:,})": [
@@ -214,10 +214,22 @@ def _slices(table: Mapping[str, Any], metric: str, numbers: Mapping[str, int]) -
         ]
         for label, count in table["slices"].items()
     }
-    some = "" if len(shown) == len(table["methods"]) else f", the best {len(best)} methods"
+    some = _of_all(len(best), len(table["methods"]))
     some += f" and {table['reference']}" if some and table["reference"] not in best else ""
     plot = slices(f"{metric} by slice{some}", f"{metric}, with intervals over users", shown, cells) if cells else ""
     return f"<p>{escape(metric)} by slice, in brackets its users</p>{_table(heads, rows)}{plot}"
+
+
+def _best(table: Mapping[str, Any], metric: str, names: Iterable[str], most: int) -> list[str]:
+    """The best of some methods, in the order that they had."""
+    names = list(names)
+    best = sorted(names, key=lambda name: -table["methods"][name]["metrics"][metric]["mean"])[:most]
+    return [name for name in names if name in best]
+
+
+def _of_all(shown: int, every: int) -> str:
+    """For a title: whether a plot has them all."""
+    return "" if shown == every else f", the best {shown} methods"
 
 
 def _slice_cell(found: Mapping[str, Any]) -> Cell:
@@ -266,11 +278,20 @@ def _number(value: float | None, unit: float = 1.0) -> Cell:
 def _costs_plots(results: Mapping[str, Any], data: str, numbers: Mapping[str, int]) -> list[str]:
     table = results["tables"][data]
     metric = table["metrics"][-1]
-    shown = list(table["methods"])[:MOST]
+    seconds = {name: cost["training_seconds"] for name, cost in results["costs"][data].items()}
+    trained = {run["method"] for run in results["runs"] if run["data"] == data and _was_trained(run["model"]["config"])}
+    known = [name for name in table["methods"] if seconds[name] or name not in trained]
+    shown = _best(table, metric, known, MOST)
     rows = [Row(name, numbers[name], table["methods"][name]["metrics"][metric]["mean"]) for name in shown]
-    seconds = [results["costs"][data][name]["training_seconds"] for name in shown]
-    title = f"Quality against training time on {data}"
-    return [costs(title, "training time, seconds (logarithmic)", metric, rows, seconds)]
+    title = f"Quality against training time on {data}{_of_all(len(shown), len(known))}"
+    plot = costs(title, "training time, seconds (logarithmic)", metric, rows, [seconds[name] for name in shown])
+    unknown = [name for name in table["methods"] if name not in known]
+    note = f'<p class="quiet">Without a known training time, and so not drawn: {escape("; ".join(unknown))}.</p>'
+    return [plot, note] if unknown else [plot]
+
+
+def _was_trained(config: Mapping[str, Any]) -> bool:
+    return bool(config.get("training")) and not config["recommender"].get("zero_shot")
 
 
 def _curves(results: Mapping[str, Any], data: str, numbers: Mapping[str, int]) -> list[str]:
@@ -280,7 +301,8 @@ def _curves(results: Mapping[str, Any], data: str, numbers: Mapping[str, int]) -
             lines[name] = [list(zip(seed["epoch"], seed["validation"])) for seed in seeds]
     if not lines:
         return []
-    lines = dict(list(lines.items())[:MOST])
+    table, every = results["tables"][data], len(lines)
+    lines = {name: lines[name] for name in _best(table, table["metrics"][-1], lines, MOST)}
     metrics = {
         run["model"]["config"]["training"]["metric"]
         for run in results["runs"]
@@ -291,7 +313,11 @@ def _curves(results: Mapping[str, Any], data: str, numbers: Mapping[str, int]) -
     note = (
         "A line for each seed, the first in full colour; its mark is at the best validation, whose weights were kept."
     )
-    return ["<h3>Learning</h3>", f'<p class="quiet">{note}</p>', curves("Learning curves", "epoch", label, lines, of)]
+    return [
+        "<h3>Learning</h3>",
+        f'<p class="quiet">{note}</p>',
+        curves(f"Learning curves{_of_all(len(lines), every)}", "epoch", label, lines, of),
+    ]
 
 
 def _codes(results: Mapping[str, Any], data: str, numbers: Mapping[str, int]) -> list[str]:

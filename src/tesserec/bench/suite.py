@@ -55,7 +55,7 @@ class Tuning:
     seed: int = 0  # of the draws, and of the training of every trial
 
     def __post_init__(self) -> None:
-        parse_metric(self.metric)
+        parse_metric(self.metric.removeprefix("id_"))
         if self.trials < 1:
             raise ConfigError(f"tuning.trials is {self.trials}. Allow 1 trial or more, or leave out the searches.")
 
@@ -98,6 +98,12 @@ class Data:
     users: int | None = None  # counts that the data set must have, so that published figures belong to it
     items: int | None = None
     interactions: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.synthetic is not None and any(getattr(self, what) is not None for what in SIZES):
+            raise ConfigError(
+                f"{', '.join(SIZES)} are for prepared data, but this is made up. Set data.NAME.synthetic's own sizes."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

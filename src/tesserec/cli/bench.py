@@ -60,7 +60,8 @@ def bench(
     if plan:
         show(planned.to_dict(), planned.text(), as_json=as_json)
         return
-    repeated = {"--data": data, "--file": file, "--set": settings, "--merge": merge}
+    merges = list(dict.fromkeys([*suites.merged_before(folder), *(merge or [])]))
+    repeated = {"--data": data, "--file": file, "--set": settings, "--merge": merges}
     if not any(planned.finished(job) for job in planned.jobs if job not in planned.chosen):  # else it repeats them, too
         repeated |= {"--only": only, "--seeds": [seeds] if seeds is not None else []}
     options = [f"{option}={value}" for option, values in repeated.items() for value in values or []]
