@@ -16,6 +16,7 @@ from tesserec.data.catalogue import Catalogue
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Split, leave_one_out
 from tesserec.errors import ArtifactError, ConfigError, DataError
+from tesserec.evaluation import evaluate
 from tesserec.networks.transformer import SequenceEncoder, SequenceSettings, pack
 from tesserec.pipeline import load_recipe, run
 from tesserec.recommenders import load_recommender
@@ -143,6 +144,7 @@ def test_texts_carry_over_to_items_of_another_data_set(method, tmp_path: Path):
     zero_shot = fitted(method, split=split, texts=texts, pretrained=source, zero_shot=True)
     assert found(zero_shot, split) > 0.8
     assert zero_shot.log.stopped == "zero-shot: not trained"
+    assert evaluate(zero_shot, split).card["model"]["selected_by"] == "nothing was selected"
     brief = replace(BRIEF, epochs=2)
     scratch = fitted(method, brief, split=split, texts=texts)
     tuned = fitted(method, brief, split=split, texts=texts, pretrained=source)

@@ -174,7 +174,7 @@ def protocol_card(
             "sizes": recommender.sizes,
             "sources": recommender.sources,
             "ranking": recommender.ranking,
-            "selected_by": selected_by(training) if training else "nothing was selected",
+            "selected_by": selected_by(training) if logs else "nothing was selected",
             "seed": training.get("seed"),
         },
         "made": {
