@@ -1,6 +1,34 @@
-"""Tables of text, for terminals and in Markdown."""
+"""Tables of text, for terminals and in Markdown, and the figures in them."""
 
 from collections.abc import Sequence
+
+NO_FIGURE = "-"
+MEGABYTE = 1e6
+
+
+def over_seeds(mean: float, deviation: float | None) -> str:
+    """A mean, and the deviation over seeds where there are several.
+
+    >>> over_seeds(0.25, 0.01)
+    '0.2500 ± 0.0100'
+    """
+    return f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+
+
+def amount(value: float | None) -> str:
+    """A count or a cost: whole, but for small ones that are not.
+
+    >>> amount(1234.5), amount(0.42), amount(None)
+    ('1,234', '0.42', '-')
+    """
+    if value is None:
+        return NO_FIGURE
+    return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.2g}"
+
+
+def capital(text: str) -> str:
+    """A sentence's beginning; the rest of it stays as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def format_table(rows: Sequence[Sequence[str]], *, align: str) -> str:

@@ -67,6 +67,13 @@ def bench(*arguments: object, code: int = 0) -> tuple[dict[str, Any], str]:
     return json.loads(result.stdout) if result.stdout else {}, result.stderr
 
 
+def command(*arguments: object) -> str:
+    """What another command prints."""
+    result = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
 def write_suite(folder: Path, *, epochs: int = 3, more: str = "") -> Path:
     path = folder / "small.toml"
     path.write_text(SUITE.replace("EPOCHS", str(epochs)) + more)
@@ -105,7 +112,7 @@ def test_a_suite_writes_numbers_for_machines_and_people(finished):
     ours = decimal(table["methods"]["popularity"]["metrics"]["ndcg@10"]["mean"])
     assert re.search(rf"\| popularity \| {ours} \| 0\.2500 \(-\d+\.\d%\) \| 0 \| - \| - \| 1 \|", text)
     assert "| only published | - | 0.3100 | - | - | - | - |" in text
-    assert re.search(r"\| SASRec, <small> \| 0\.\d{4} ± 0\.\d{4} \| - \| [\d,]+ \| \d+ \| \d+ \| 2 \|", text)
+    assert re.search(r"\| SASRec, <small> \| 0\.\d{4} ± 0\.\d{4} \| - \| [\d,]+ \| [\d.]+ \| [\d.]+ \| 2 \|", text)
     elsewhere = "published figures of only published: a paper; protocol differs: another protocol"
     for fact in ("next to none", table["protocol"]["dataset"], elsewhere, "torch"):
         assert fact in text
@@ -239,6 +246,13 @@ def test_a_run_merged_under_the_name_and_seed_of_one_of_the_suite_stands_for_it(
     results, _ = bench(path, "--out", tmp_path / "out", "--only", "popularity", "--merge", f"SASRec, <small>={made}")
     assert results["missing"] == ["SASRec, <small> on shop, seed 0"]
     assert results["tables"]["shop"]["methods"]["SASRec, <small>"]["seeds"] == [1]
+    again, said = bench(path, "--out", tmp_path / "out", "--seeds", "1")  # nor is it made where it is chosen
+    assert "SASRec, <small> on shop, seed 1" not in said
+    assert again["missing"] == results["missing"]
+    plan = json.loads(command("bench", path, "--out", tmp_path / "out", "--plan", "--json"))
+    assert [(run["method"], run["seed"], run["state"]) for run in plan["runs"]][1:] == [
+        ("SASRec, <small>", 0, "to do"), ("SASRec, <small>", 1, "merged")
+    ]  # fmt: skip
     again, _ = bench(path, "--out", tmp_path / "out", "--only", "popularity")
     assert again["command"] == results["command"]  # what was merged before is needed to repeat it
     assert f"--merge=SASRec, <small>={made}" in shlex.split(again["command"])
@@ -247,6 +261,38 @@ def test_a_run_merged_under_the_name_and_seed_of_one_of_the_suite_stands_for_it(
     bare["costs"]["shop"]["SASRec, <small>"]["training_seconds"] = None
     assert "so not drawn: SASRec, &lt;small&gt;." in page_of(bare)
     assert "so not drawn" not in page_of(results)
+
+
+def test_what_follows_another_protocol_is_refused_before_anything_is_run_or_copied(tmp_path, finished):
+    path, made = write_suite(tmp_path), finished / "runs" / "shop" / "sasrec-small" / "1"
+    command("evaluate", made, "--exclude-seen", "--out", tmp_path / "masked")
+    merge = f"M={tmp_path / 'masked'}"
+    _, said = bench(path, "--out", tmp_path / "out", "--merge", merge, code=2)
+    assert "follow different protocols (candidates: " in " ".join(said.split())
+    assert not list((tmp_path / "out").glob("runs/*/*/*")) + list((tmp_path / "out").glob("merged/*"))
+    out = shutil.copytree(finished, tmp_path / "finished")
+    for arguments in (("--plan",), ()):  # where the data is made, a plan knows it, too
+        _, said = bench(path, "--out", out, "--merge", merge, *arguments, code=2)
+        assert "follow different protocols" in " ".join(said.split())
+    _, said = bench(path, "--out", out, "--plan", "--workers", "1000", code=2)
+    assert "the cores of this machine" in " ".join(said.split())
+    bench(path, "--out", out, "--only", "popularity")  # nothing was spoilt
+
+    kept = out / "merged" / "m" / "1"
+    shutil.copytree(tmp_path / "masked", kept / "report")
+    (kept / "merged.json").write_text('{"method": "M", "from": "elsewhere"}')
+    _, said = bench(path, "--out", out, "--only", "popularity", code=2)
+    assert f"remove {kept} to go on without it".replace(" ", "") in "".join(said.split())
+
+
+def test_a_merge_that_was_interrupted_is_made_good(tmp_path, finished):
+    path, made = write_suite(tmp_path), finished / "runs" / "shop" / "sasrec-small" / "1"
+    merge = ("--out", tmp_path / "out", "--only", "popularity", "--merge", f"SASRec, <small>={made}")
+    whole, _ = bench(path, *merge)
+    (place,) = (tmp_path / "out" / "merged" / "sasrec-small").iterdir()
+    shutil.rmtree(place)
+    place.mkdir()
+    assert lasting(bench(path, *merge)[0]) == lasting(whole)
 
 
 SEARCHED_AND_FAILING = """

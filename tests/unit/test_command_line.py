@@ -130,10 +130,16 @@ def test_compare_calls_recipes_of_one_name_by_their_paths(data, popularity, seed
     found = json.loads(tesserec("compare", *seeds, other, "--json").stdout)["methods"]
     assert {name: len(method["seeds"]) for name, method in found.items()} == {"sasrec-0": 2, "wider": 1}
     refused(tesserec("compare", f"a={seeds[0]}", f"a={other}"), "a differ in more than their seed (recommender.width")
+    reports = (f"a={seeds[0] / 'report'}", f"a={other / 'report'}")
+    refused(tesserec("compare", *reports), "a differ in more than their seed (recommender.width")
 
 
 def test_compare_measures_lists_in_one_space_of_texts(data, popularity, tmp_path):
     assert tesserec("run", "tiger", "--data", data, "--out", tmp_path / "tiger", *TIGER).exit_code == 0
+    others = ("--set", "text.width=5")  # other inputs of the same network
+    assert tesserec("run", "tiger", "--data", data, "--out", tmp_path / "narrow", *TIGER, *others).exit_code == 0
+    both = (f"a={tmp_path / 'tiger'}", f"a={tmp_path / 'narrow'}")
+    refused(tesserec("compare", *both), "a differ in more than their seed (text.width: ")
     sources = (popularity, tmp_path / "tiger")
     found = json.loads(tesserec("compare", *sources, "--json").stdout)["methods"]
     assert all(0 < method["beyond"]["text_distance@10"]["mean"] < 2 for method in found.values())

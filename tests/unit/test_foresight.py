@@ -17,14 +17,13 @@ from tesserec.pipeline import load_recipe, run
 EVENNESS, DISTINCT = list(FIGURES)[:2]
 
 
-def made(tmp_path, name, method, ids, evenness, distinct, recall):
+def made(tmp_path, name, method, ids, evenness, distinct, recall, width=8):
     """A run as far as it matters here."""
     folder = tmp_path / name
     folder.mkdir()
     write_json(folder / TEAR_SHEET, {"of": ids, "figures": {EVENNESS: evenness, DISTINCT: distinct}})
-    report = SimpleNamespace(
-        card={"model": {"config": {"method": method}}}, values={"recall@10": np.array([recall])}.get
-    )
+    config = {"method": method, "recommender": {"width": width}, "training": {"seed": len(name)}}
+    report = SimpleNamespace(card={"model": {"config": config}}, values={"recall@10": np.array([recall])}.get)
     return SimpleNamespace(folder=folder, report=report)
 
 
@@ -36,21 +35,34 @@ def test_correlation_is_that_of_ranks():
 
 
 def test_figures_are_held_against_the_metric_for_each_recommender_apart(tmp_path):
-    tiger = [made(tmp_path, f"t{n}", "tiger", f"ids-{n}", n, 5 - n, n / 10) for n in range(4)]
-    few = [made(tmp_path, f"l{n}", "lcrec", "the same", n, n, n) for n in range(5)]
-    found = foresight([*tiger, *few], "recall@10")
-    assert list(found) == ["tiger"]  # one set of IDs, however many seeds, is no comparison
-    assert found["tiger"]["runs"] == 4
+    tiger = {f"TIGER {n}": [made(tmp_path, f"t{n}", "tiger", f"ids-{n}", n, 5 - n, n / 10)] for n in range(4)}
+    wider = {f"wider {n}": [made(tmp_path, f"w{n}", "tiger", f"ids-{n}", n, n, -n, width=16)] for n in range(5)}
+    few = {f"LC-Rec {n}": [made(tmp_path, f"l{n}", "lcrec", "the same", n, n, n)] for n in range(5)}
+    found = foresight(tiger | wider | few, "recall@10")
+    assert list(found) == ["tiger", "tiger (2)"]  # one set of IDs, however many methods, is no comparison
+    assert found["tiger"]["methods"] == list(tiger)
     assert found["tiger"]["figures"][EVENNESS]["correlation"] == 1.0
     assert found["tiger"]["figures"][DISTINCT]["correlation"] == -1.0
+    assert found["tiger (2)"]["figures"][EVENNESS]["correlation"] == -1.0
     assert list(FIGURES)[2] not in found["tiger"]["figures"]
     results = {"foresight": {"shop": found}}
-    assert foresight_rows(results, "shop")[1] == [EVENNESS, "+1.00"]
+    assert foresight_rows(results, "shop")[1] == [EVENNESS, "+1.00", "-1.00"]
     shown = "".join(_foresight(results, "shop"))
-    assert "tiger, 4 runs" in shown
-    assert "-1.00" in shown
+    assert "tiger, 4 methods" in shown
     assert escape(FORESIGHT) in shown
     assert _foresight({"foresight": {"shop": {}}}, "shop") == []
+
+
+def test_seeds_of_a_method_are_one_point(tmp_path):
+    """Two seeds of each of three tokenizers are six runs and six sets of IDs, but three methods."""
+    three = {
+        f"{n}": [made(tmp_path, f"{n}{'x' * seed}", "tiger", f"{n}-{seed}", n + seed, n, n + seed) for seed in (0, 2)]
+        for n in range(3)
+    }
+    assert foresight(three, "recall@10") == {}
+    four = three | {"3": [made(tmp_path, "3", "tiger", "3", 9, 3, 9)]}
+    points = foresight(four, "recall@10")["tiger"]["figures"][EVENNESS]["points"]
+    assert points == [[1, 1], [2, 2], [3, 3], [9, 9]]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from tesserec.data import Dataset
 from tesserec.data.sequences import Sequences
 from tesserec.data.splits import Cases, Split, leave_one_out
 from tesserec.errors import ConfigError, DataError
+from tesserec.evaluation import compare_reports, evaluate
 from tesserec.networks.transformer import pack
 from tesserec.recommenders.hstu import (
     HSTU,
@@ -238,6 +239,16 @@ def test_requests_are_answered_as_of_the_newest_item_and_earlier_rows_count_to_t
     vectors = made._fitted_network.vectors.detach()
     wanted = torch.nn.functional.normalize(last[-1], dim=0) @ vectors.T / 0.05
     assert np.allclose(made.score(dated)[0], wanted.numpy(), atol=1e-4)
+
+
+def test_reports_that_were_told_times_of_targets_are_compared_with_no_others():
+    reports = {}
+    for time in ("request", "target"):
+        made, cut = model(time)
+        reports[time] = [evaluate(made, cut)]
+    assert "told" not in reports["request"][0].card["protocol"]
+    with pytest.raises(ConfigError, match="told: None and the time of the target"):
+        compare_reports(reports)
 
 
 def test_targets_that_are_not_behind_their_histories_are_refused_where_their_times_are_read():

@@ -122,7 +122,7 @@ def test_reports_of_other_users_or_targets_are_refused():
 def test_a_wrong_field_of_the_protocol_is_refused_by_name(field, value):
     other = report_of(BAD, method="bad", card={"protocol": {field: value}})
     with pytest.raises(
-        ConfigError, match=rf"good \(seed 0\) and bad \(seed 0\) follow different protocols \({field}: "
+        ConfigError, match=rf"good \(seed 0\) and those of bad \(seed 0\) follow different protocols \({field}: "
     ):
         compare_reports({"good": [report_of(GOOD)], "bad": [other]})
 
@@ -156,7 +156,9 @@ def test_what_cannot_be_compared_is_refused():
         compare_reports(reports, metrics=["recall@10", "recall@10"])
     with pytest.raises(ConfigError, match=r"no method called 'god'. Did you mean 'good'"):
         compare_reports(reports, reference="god")
-    with pytest.raises(ConfigError, match="2 tests with 10 flips each could never be significant"):
+    with pytest.raises(
+        ConfigError, match=r"2 tests \(2 methods, 2 metrics\) with 10 flips each could never be significant"
+    ):
         compare_reports(reports, statistics=StatisticsConfig(n_flips=10))
     with pytest.raises(ConfigError, match=r"level is 1\.5"):
         StatisticsConfig(level=1.5)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tesserec.errors import ConfigError
+from tesserec.evaluation.slices import FEW_USERS
 from tesserec.functional.statistics import bootstrap_means, holm, percentile_interval, sign_flip_p_values
 
 N_USERS, N_SAMPLES = 300, 1000
@@ -29,6 +30,18 @@ def share_of_intervals_with_the_truth(level: float) -> float:
 def test_intervals_of_paired_differences_hold_the_truth_as_often_as_they_say(level):
     spread = np.sqrt(level * (1 - level) / N_SAMPLES)
     assert share_of_intervals_with_the_truth(level) == pytest.approx(level, abs=3 * spread)
+
+
+def test_intervals_over_few_users_are_too_narrow_which_is_why_small_slices_show_none():
+    def held(n_users: int) -> float:
+        hits = np.random.default_rng(n_users).random((1000, n_users)) < 0.2
+        ends = [percentile_interval(bootstrap_means(row[:, None].astype(float), n_resamples=400, seed=n), 0.95)
+                for n, row in enumerate(hits)]  # fmt: skip
+        return float(np.mean([low[0] <= 0.2 <= high[0] for low, high in ends]))
+
+    assert held(5) < 0.75
+    assert held(10) < 0.92
+    assert held(2 * FEW_USERS) > 0.92
 
 
 def test_bootstrap_means_have_the_mean_and_the_standard_error_of_the_sample():

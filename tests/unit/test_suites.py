@@ -27,6 +27,7 @@ SHOP = """
 n_users = 60
 n_items = 50
 """
+MANY_METRICS = f"metrics={[f'recall@{k}' for k in range(1, 601)]}"
 BY_TIME = "settings=['split=by-time', 'split.validation_from=1', 'split.test_from=2']"
 
 
@@ -64,7 +65,7 @@ def test_names_become_folders_that_a_file_system_takes(tmp_path):
     assert len(long.encode()) < 255
     assert long != other
     assert slug("!") != slug("?")
-    assert "a method has no name" in refused(tmp_path, f"{SHOP}\n[methods.\"\"]\nrecipe='popularity'\n")
+    assert "a method is called ''" in refused(tmp_path, f"{SHOP}\n[methods.\"\"]\nrecipe='popularity'\n")
 
 
 def test_results_say_that_the_reference_is_not_there():
@@ -130,6 +131,8 @@ def test_common_settings_go_to_the_methods_that_have_their_section(tmp_path):
         (f"{SHOP}[methods.a]\nrecipe='sasrec'\nseeds=[1, 1]", "seed 1 and a on shop, seed 1 are the same run"),
         (f"{SHOP}[methods.a]\nrecipe='popularity'\n[methods.b]\nlike='a'", "are the same run"),
         (f"{SHOP}[methods.a]\nrecipe='popularity'\n[methods.b]\nnote='x'", "nothing to run and nothing to show"),
+        (f"{SHOP}[methods.\"a\\nb\"]\nrecipe='popularity'", "Give it a name of letters that can be printed"),
+        (f"{MANY_METRICS}\n{SHOP}[methods.a]\nrecipe='popularity'\n[methods.b]\nrecipe='sasrec'", "never be"),
         ("[data.shop]\nusers=5\n[data.shop.synthetic]\n[methods.a]\nrecipe='popularity'", "but this is made up"),
         (f"[data.'shop!'.synthetic]\n{SHOP}[methods.a]\nrecipe='popularity'", "another data set, 'shop', differ in"),
         (f"protocol=1\n{SHOP}[methods.a]\nrecipe='sasrec'", "Write it as a table"),

@@ -11,13 +11,14 @@ Started again, a suite repeats no finished run, and goes on with an interrupted 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tesserec.artifacts import read_json, read_manifest, require_writable, write_json
 from tesserec.bench.crew import FAILURE, Crew, Failure
-from tesserec.bench.finished import Finished, keep, kept_at, kept_before, open_finished, read_elsewhere
-from tesserec.bench.plan import Plan
+from tesserec.bench.finished import Finished, open_finished
+from tesserec.bench.merged import keep
+from tesserec.bench.plan import Plan, stands_for
 from tesserec.bench.results import Results
 from tesserec.bench.suite import Job
 from tesserec.bench.tuning import search
@@ -35,7 +36,6 @@ def bench(
     *,
     workers: int = 1,
     stages: PathLike | None = None,
-    merge: Sequence[tuple[str, PathLike]] = (),
     command: str = "",
     progress: Progress = SILENT,
 ) -> Results:
@@ -45,7 +45,6 @@ def bench(
         planned: what `plan` returned.
         workers: runs at a time, each in a process of its own, with a share of the cores and one of the GPUs.
         stages: a folder of stages that several suites share; None: OUT/stages.
-        merge: (method's name, run or report) of runs that were made elsewhere, to stand beside the suite's.
         command: what repeats this, for the report.
         progress: who listens.
 
@@ -54,7 +53,8 @@ def bench(
 
     Raises:
         ArtifactError: what is to be merged is no report.
-        ConfigError: what is to be merged is of another protocol, or a report of the suite once more.
+        ConfigError: what is to be merged is of another protocol, or a report of the suite once more; nothing has been
+            run or copied then.
     """
     suite, out = planned.suite, planned.out
     store = Path(stages) if stages is not None else out / "stages"
@@ -64,12 +64,14 @@ def bench(
             place = planned.datasets[name]
             if data.synthetic is not None and not _is_made(data.synthetic, place):
                 synthetic_catalogue(data.synthetic).save(place, config=to_dict(data.synthetic))
-        elsewhere = [read_elsewhere(name, Path(source), planned.datasets) for name, source in merge]
-        if elsewhere:
-            _ = collect(planned, elsewhere).tables  # refuses other protocols before the work
+        before, new = planned.merged()
+        if new:
+            _collected(planned, [*before, *new], command).require_comparable()
+            keep(new, out)
+        planned = replace(planned, chosen=tuple(job for job in planned.chosen if not stands_for([*before, *new], job)))
         bound = _Bound(planned, crew, store, progress)
         jobs = _search_settings(bound)
-        first = {(job.method, job.data): job.seed for job in reversed(planned.jobs)}
+        first = {(job.method, job.data): job.seed for job in reversed(planned.chosen)}
         with progress.task(f"suite {suite.name}", len(jobs)) as task:
 
             def carry_out(job: Job) -> None:
@@ -80,35 +82,36 @@ def bench(
                 task.advance(1)
 
             crew.each(carry_out, jobs)
-    results = collect(planned, keep(elsewhere, out), command=command)
+    results = collect(planned, command=command)
     results.save(out)
     return results
 
 
-def collect(planned: Plan, elsewhere: Sequence[Finished] = (), *, command: str = "") -> Results:
-    """The results of all runs of a suite that are finished, chosen or not, and of those made elsewhere.
+def collect(planned: Plan, *, command: str = "") -> Results:
+    """The results of all runs of a suite that are finished, chosen or not, and of those merged into its folder.
 
     Args:
         planned: what `plan` returned.
-        elsewhere: beside those that were merged into the suite's folder before.
         command: what repeats this, for the report.
     """
-    before = kept_before(planned.out, planned.datasets)
-    new = [one for one in elsewhere if kept_at(one, planned.out) not in [other.folder for other in before]]
-    merged = {(one.method, one.data, one.seed) for one in (*before, *new)}
+    return _collected(planned, planned.merged()[0], command)
+
+
+def _collected(planned: Plan, merged: Sequence[Finished], command: str) -> Results:
     runs, failures, missing = list[Finished](), list[Failure](), list[str]()
     for job in planned.jobs:
+        if stands_for(merged, job):
+            continue
         found, note = planned.finished(job), job.folder / FAILURE
-        elsewhere_made = merged.intersection((job.method, job.data, seed) for seed in (job.seed, None))
         if found is not None:
             runs.append(found)
         if note.exists():  # also where only what comes after the report went wrong
             failures.append(Failure(job.label, str(read_json(note)["error"])))
-        elif found is None and not elsewhere_made:
+        elif found is None:
             missing.append(job.label)
     searched = {(job.method, job.data): job for job in planned.jobs if planned.studies.searches(job)}
     studies = {key: study for key, job in searched.items() if (study := planned.studies.saved(job)) is not None}
-    finished = (*runs, *before, *new)
+    finished = (*runs, *merged)
     return Results(planned.suite, planned.out, finished, tuple(failures), tuple(missing), studies, command)
 
 

@@ -48,6 +48,17 @@ class _Place:
             self.process = None
 
 
+def require_room(size: int) -> None:
+    """Refuse a number of workers that this machine has no cores for.
+
+    Raises:
+        ConfigError: fewer than one worker, or more than cores.
+    """
+    cores = os.cpu_count() or 1
+    if not 1 <= size <= cores:
+        raise ConfigError(f"workers is {size}. Use 1 to {cores}, the cores of this machine.")
+
+
 class Crew:
     """`size` workers, each with its share of the cores and, where there are GPUs, one of them.
 
@@ -58,13 +69,11 @@ class Crew:
     def __init__(self, size: int, progress: Progress) -> None:
         """
         Raises:
-            ConfigError: fewer than one worker, or more than this machine has cores.
+            ConfigError: as `require_room`.
         """
-        cores = os.cpu_count() or 1
-        if not 1 <= size <= cores:
-            raise ConfigError(f"workers is {size}. Use 1 to {cores}, the cores of this machine.")
+        require_room(size)
         self._progress, self._size = progress, size
-        self._threads = max(1, cores // size)
+        self._threads = max(1, (os.cpu_count() or 1) // size)
         self._places = [_Place(number) for number in range(size)]
         self._free: SimpleQueue[_Place] = SimpleQueue()
         for place in self._places:

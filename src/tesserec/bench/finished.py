@@ -1,7 +1,5 @@
-"""Runs that have a report: those of the suite, and those that were made elsewhere and stand beside them."""
+"""Runs of a suite that have a report, and what a results file says of each."""
 
-import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tesserec.artifacts import MANIFEST, link_artifact, read_json, read_manifest, write_json
+from tesserec.artifacts import MANIFEST, read_json, read_manifest
 from tesserec.bench.missed import MISSES
-from tesserec.bench.suite import Job, slug
-from tesserec.data.dataset import Dataset
-from tesserec.errors import ArtifactError, ConfigError
+from tesserec.bench.suite import Job
+from tesserec.errors import ArtifactError
 from tesserec.evaluation import Misses, Report
 from tesserec.functional.id_statistics import entropy_bits
 from tesserec.pipeline.run import Run
@@ -21,7 +18,6 @@ from tesserec.tokenizers.semantic_ids import SemanticIds
 
 REPORT, SEMANTIC_IDS, TRAINING_LOG = "report", "semantic-ids", "recommender/training_log.json"
 TEAR_SHEET = "tear-sheet.json"  # figures of the IDs (`tesserec.bench.foresight`)
-MERGED, MERGED_NOTE = "merged", "merged.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +34,10 @@ class Finished:
         """Of the training; None where nothing was trained."""
         seed: int | None = self.report.card["model"]["seed"]
         return seed
+
+    @property
+    def label(self) -> str:
+        return f"{self.method} on {self.data}" + ("" if self.seed is None else f", seed {self.seed}")
 
     @cached_property
     def log(self) -> list[dict[str, float]]:
@@ -81,70 +81,3 @@ def open_finished(job: Job, data: Path) -> Finished | None:
         return Finished(job.method, job.data, job.folder, opened.report)
     except ArtifactError:
         return None
-
-
-def read_elsewhere(name: str, source: Path, datasets: Mapping[str, Path]) -> Finished:
-    """A run, or a report, that was made elsewhere.
-
-    Args:
-        name: what its method is called here.
-        datasets: folders of the suite's data sets, by name; the report says which of them it is on.
-
-    Raises:
-        ArtifactError: there is no report, or a damaged one.
-        ConfigError: it is on another data set.
-    """
-    report = Report.load(_report_of(source))
-    known = {Dataset.load(folder).fingerprint: data for data, folder in datasets.items() if folder.exists()}
-    fingerprint = report.card["protocol"]["dataset"]
-    if fingerprint not in known:
-        raise ConfigError(
-            f"{source} is a report on the data set {fingerprint}, which the suite does not have "
-            f"({', '.join(f'{data} is {one}' for one, data in known.items())}). Leave it out, or add the data."
-        )
-    return Finished(name, known[fingerprint], source, report)
-
-
-def keep(elsewhere: Sequence[Finished], out: Path) -> list[Finished]:
-    """Copy what is needed of runs made elsewhere into the suite's folder, so that it no longer depends on theirs."""
-    kept = []
-    for one in elsewhere:
-        place = kept_at(one, out)
-        if not place.exists():
-            link_artifact(_report_of(one.folder), place / REPORT)
-        for name in (SEMANTIC_IDS, MISSES):
-            if (one.folder / name / MANIFEST).exists():
-                link_artifact(one.folder / name, place / name)
-        for name in (TRAINING_LOG, TEAR_SHEET):
-            if (one.folder / name).exists():
-                (place / name).parent.mkdir(exist_ok=True)
-                shutil.copy2(one.folder / name, place / name)
-        write_json(place / MERGED_NOTE, {"method": one.method, "from": str(one.folder)})
-        kept.append(Finished(one.method, one.data, place, one.report))
-    return kept
-
-
-def kept_at(one: Finished, out: Path) -> Path:
-    """Where `keep` puts a run made elsewhere."""
-    return out / MERGED / slug(one.method) / read_manifest(_report_of(one.folder), kind="report").fingerprint
-
-
-def _report_of(folder: Path) -> Path:
-    """The report of a run; a folder that is no run is one itself."""
-    return folder / REPORT if (folder / REPORT / MANIFEST).exists() else folder
-
-
-def merged_before(out: Path) -> list[str]:
-    """METHOD=PATH of what `keep` has copied, as the command line takes it."""
-    notes = [read_json(note) for note in sorted(out.glob(f"{MERGED}/*/*/{MERGED_NOTE}"))]
-    return [f"{note['method']}={note['from']}" for note in notes]
-
-
-def kept_before(out: Path, datasets: Mapping[str, Path]) -> list[Finished]:
-    """What `keep` has copied, in this call of the suite or an earlier one.
-
-    Raises:
-        ConfigError: it is on a data set that the suite no longer has.
-    """
-    notes = sorted(out.glob(f"{MERGED}/*/*/{MERGED_NOTE}"))
-    return [read_elsewhere(str(read_json(note)["method"]), note.parent, datasets) for note in notes]

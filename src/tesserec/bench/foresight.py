@@ -1,21 +1,25 @@
 """What tear-sheets knew in advance: their figures, against how well models recommended by the same semantic IDs.
 
-A tear-sheet is read before a training, to spare it. Whether its figures deserve that is measured here, over the runs
+A tear-sheet is read before a training, to spare it. Whether its figures deserve that is measured here, over the methods
 of a suite: for each recommender that was trained on several semantic IDs, each figure's rank correlation with a metric.
+Points are methods, as means over their seeds: seeds of one tokenizer agree, and would pass for evidence.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
 
-from tesserec.artifacts import read_json, write_json
+from tesserec.artifacts import fingerprint_json, read_json, write_json
 from tesserec.bench.finished import TEAR_SHEET, Finished
+from tesserec.config import without_seeds
 from tesserec.evaluation import TearSheet, inspect_ids
 from tesserec.evaluation.tearsheet import Agreement
 from tesserec.pipeline.run import Run
 
-FEWEST = 4  # runs of different IDs, below which a correlation says nothing
+FEWEST = 4  # methods on different IDs, below which a correlation says nothing
 
 
 def _first(agreement: Agreement | None) -> float | None:
@@ -50,29 +54,66 @@ def keep_figures(finished: Run) -> None:
     write_json(path, {"of": of, "figures": {name: figure(sheet) for name, figure in FIGURES.items()}})
 
 
-def foresight(runs: Sequence[Finished], metric: str) -> dict[str, dict[str, Any]]:
+def foresight(runs: Mapping[str, Sequence[Finished]], metric: str) -> dict[str, dict[str, Any]]:
     """For each recommender with FEWEST different IDs or more, Spearman's correlation of every figure with the metric.
 
+    Methods belong to one recommender if they differ in nothing but what made their IDs, and in seeds.
+
+    Args:
+        runs: method -> its runs, one for each seed.
+
     Returns:
-        Recommender -> `runs`, how many there are, and `figures`: name -> `correlation` (None where the figure is the
-        same in all runs) and `points`, pairs of its value and the metric's. Figures that a run lacks are left out.
+        Name of the recommender -> `methods`, the points, and `figures`: name -> `correlation` (None where the figure
+        is the same in all methods) and `points`, pairs of its value and the metric's. Figures that a method lacks are
+        left out.
     """
+    alike = dict[str, dict[str, _Judged]]()
+    for name, seeds in runs.items():
+        judged = [one for one in seeds if (one.folder / TEAR_SHEET).is_file()]
+        if judged:
+            config = judged[0].report.card["model"]["config"]
+            about = {part: config.get(part) for part in ("method", "recommender", "training")}
+            key = fingerprint_json(without_seeds(about))
+            alike.setdefault(key, {})[name] = _Judged.of(judged, metric)
     found: dict[str, dict[str, Any]] = {}
-    for method in dict.fromkeys(one.report.card["model"]["config"]["method"] for one in runs):
-        judged = {
-            one.folder: (read_json(one.folder / TEAR_SHEET), float(one.report.values(metric).mean()))
-            for one in runs
-            if one.report.card["model"]["config"]["method"] == method and (one.folder / TEAR_SHEET).is_file()
-        }
-        if len({sheet["of"] for sheet, _ in judged.values()}) < FEWEST:
+    for methods in alike.values():
+        if len({judged.ids for judged in methods.values()}) < FEWEST:
             continue
         figures = {}
         for name in FIGURES:
-            points = [(sheet["figures"].get(name), value) for sheet, value in judged.values()]
-            if all(figure is not None for figure, _ in points):
+            values = [(judged.figures[name], judged.value) for judged in methods.values()]
+            points = [(figure, value) for figure, value in values if figure is not None]
+            if len(points) == len(methods):
                 figures[name] = {"correlation": rank_correlation(points), "points": [list(point) for point in points]}
-        found[method] = {"runs": len(judged), "figures": figures}
+        found[_title(next(iter(methods.values())).recommender, found)] = {"methods": list(methods), "figures": figures}
     return found
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A method, as the mean of its seeds."""
+
+    recommender: str
+    ids: frozenset[str]  # fingerprints of its semantic IDs
+    figures: dict[str, float | None]
+    value: float  # of the metric
+
+    @classmethod
+    def of(cls, seeds: Sequence[Finished], metric: str) -> "_Judged":
+        sheets = [read_json(one.folder / TEAR_SHEET) for one in seeds]
+        figures = {}
+        for name in FIGURES:
+            values = [sheet["figures"].get(name) for sheet in sheets]
+            figures[name] = None if None in values else float(np.mean(values))
+        value = float(np.mean([one.report.values(metric).mean() for one in seeds]))
+        ids = frozenset(sheet["of"] for sheet in sheets)
+        return cls(seeds[0].report.card["model"]["config"]["method"], ids, figures, value)
+
+
+def _title(recommender: str, taken: Collection[str]) -> str:
+    """The recommender's name, numbered where another setting of it is there already."""
+    numbered = (recommender if number == 1 else f"{recommender} ({number})" for number in count(1))
+    return next(name for name in numbered if name not in taken)
 
 
 def rank_correlation(points: Sequence[tuple[float, float]]) -> float | None:

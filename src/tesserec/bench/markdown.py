@@ -5,13 +5,12 @@ from typing import Any
 
 from tesserec.bench.missed import MISSED, missed_rows
 from tesserec.evaluation import ReportComparison
-from tesserec.tables import markdown_table
+from tesserec.tables import NO_FIGURE, amount, markdown_table, over_seeds
 
-NO_FIGURE = "-"
 FORESIGHT = (
-    "Spearman's rank correlation of each figure with the first metric, over the runs of one recommender on different "
-    "semantic IDs; runs are methods and seeds. Over five runs nothing short of 1 or -1 is beyond chance at 5%, over "
-    "ten runs .65 is."
+    "Spearman's rank correlation of each figure with the first metric, over the methods that differ in their semantic "
+    "IDs alone, each the mean of its seeds. Beyond chance at 5% is nothing over four methods, 1 or -1 over five, "
+    "from .89 over six, from .65 over ten."
 )
 
 
@@ -57,12 +56,12 @@ def overview_rows(results: Mapping[str, Any], data: str) -> list[list[str]]:
         cells = list[str]()
         for metric in metrics:
             value = ours["metrics"].get(metric) if ours else None
-            cells.append(NO_FIGURE if value is None else over_seeds(value))
+            cells.append(NO_FIGURE if value is None else over_seeds(value["mean"], value["deviation"]))
             cells += [_beside(theirs.get(metric), value)] if published else []
         epochs = [run["epochs"] for run in results["runs"] if (run["data"], run["method"]) == (data, name)]
         took = [costs[name]["parameters"], costs[name]["training_seconds"], _mean(epochs)] if ours else [None] * 3
         seeds = str(len(ours["seeds"])) if ours else NO_FIGURE
-        rows.append([name, *cells, *(NO_FIGURE if cell is None else f"{cell:,.0f}" for cell in took), seeds])
+        rows.append([name, *cells, *map(amount, took), seeds])
     return rows
 
 
@@ -82,7 +81,7 @@ def foresight_rows(results: Mapping[str, Any], data: str) -> list[list[str]]:
     """A heading, and a row for each figure of a tear-sheet: its correlation for each recommender."""
     found = results["foresight"][data]
     names = dict.fromkeys(name for one in found.values() for name in one["figures"])
-    heads = ["figure of the tear-sheet", *(f"{method}, {one['runs']} runs" for method, one in found.items())]
+    heads = ["figure of the tear-sheet", *(f"{method}, {len(one['methods'])} methods" for method, one in found.items())]
     rows = []
     for name in names:
         values = [one["figures"].get(name, {}).get("correlation") for one in found.values()]
@@ -152,11 +151,6 @@ def facts(results: Mapping[str, Any]) -> list[str]:
 
 def decimal(value: float) -> str:
     return f"{value:.4f}"
-
-
-def over_seeds(value: Mapping[str, Any]) -> str:
-    """Mean, and the deviation over seeds where there are several."""
-    return decimal(value["mean"]) + ("" if value["deviation"] is None else f" ± {decimal(value['deviation'])}")
 
 
 def gap(ours: float, theirs: float) -> str:

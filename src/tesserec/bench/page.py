@@ -12,21 +12,20 @@ from typing import Any
 from tesserec.bench.drawings import MOST, Row, costs, curves, intervals, levels, slices
 from tesserec.bench.markdown import (
     FORESIGHT,
-    NO_FIGURE,
     absent,
     decimal,
     facts,
     foresight_rows,
     gap,
-    over_seeds,
     published_notes,
 )
 from tesserec.bench.missed import MISSED, kept_shares, missed_rows
+from tesserec.evaluation.slices import FEW_USERS
+from tesserec.tables import MEGABYTE, NO_FIGURE, amount, capital, over_seeds
 
 SHOWN_LEVELS = 6
 SLICED = 8  # methods in the plots of slices: the reference and the best others; the tables have all
 MARKS = {"above": "▲", "below": "▼", "": ""}
-MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def _data_set(results: Mapping[str, Any], data: str) -> list[str]:
         f"<p>{sizes}. {escape(asked)}.</p>",
         _main_table(results, data),
         _how_to_read(table),
-        *(f'<p class="quiet">{escape(_sentence(note))}.</p>' for note in published_notes(results, data)),
+        *(f'<p class="quiet">{escape(capital(note))}.</p>' for note in published_notes(results, data)),
         *(_intervals(results, data, metric, numbers) for metric in table["metrics"]),
         "<h3>Every metric</h3>",
         _metrics_table(table),
@@ -136,7 +135,7 @@ def _ours(method: Mapping[str, Any] | None, metric: str) -> list[Cell]:
         return [NOTHING, NOTHING]
     value, interval = method["metrics"][metric], method["intervals"][metric]
     ends = f"<small>{decimal(interval['low'])} to {decimal(interval['high'])}</small>"
-    cells = [Cell(over_seeds(value) + ends, value["mean"])]
+    cells = [Cell(over_seeds(value["mean"], value["deviation"]) + ends, value["mean"])]
     difference = method["differences"].get(metric)
     if difference is None:
         return [*cells, Cell("reference", 0.0)]
@@ -164,7 +163,7 @@ def _how_to_read(table: Mapping[str, Any]) -> str:
             f"Differences are paired by user; ▲ and ▼ stand only where the sign-flip test holds at {1 - level:.0%} "
             f"after Holm's correction over {table['n_tests']} tests."
         )
-    lines += [f"{_sentence(note)}." for note in table["notes"]]
+    lines += [f"{capital(note)}." for note in table["notes"]]
     return "".join(f'<p class="quiet">{escape(line)}</p>' for line in lines)
 
 
@@ -196,7 +195,7 @@ def _metrics_table(table: Mapping[str, Any]) -> str:
 
 
 def _over_seeds(value: Mapping[str, Any] | None) -> Cell:
-    return NOTHING if value is None else Cell(over_seeds(value), value["mean"])
+    return NOTHING if value is None else Cell(over_seeds(value["mean"], value["deviation"]), value["mean"])
 
 
 def _slices(table: Mapping[str, Any], metric: str, numbers: Mapping[str, int]) -> str:
@@ -210,7 +209,7 @@ def _slices(table: Mapping[str, Any], metric: str, numbers: Mapping[str, int]) -
     shown = [name for name in table["methods"] if name in best or name == table["reference"]]
     cells = {
         f"{label} ({count:,})": [
-            _slice_row(name, numbers[name], table["methods"][name]["slices"][label][metric]) for name in shown
+            _slice_row(name, numbers[name], table["methods"][name]["slices"][label][metric], count) for name in shown
         ]
         for label, count in table["slices"].items()
     }
@@ -236,9 +235,9 @@ def _slice_cell(found: Mapping[str, Any]) -> Cell:
     return Cell(decimal(found["value"]["mean"]), found["value"]["mean"])
 
 
-def _slice_row(name: str, number: int, found: Mapping[str, Any]) -> Row:
-    value = found["value"]
-    return Row(name, number, value["mean"], value["low"], value["high"])
+def _slice_row(name: str, number: int, found: Mapping[str, Any], n_users: int) -> Row:
+    value, few = found["value"], n_users < FEW_USERS
+    return Row(name, number, value["mean"], *(None, None) if few else (value["low"], value["high"]))
 
 
 def _beyond(table: Mapping[str, Any]) -> list[str]:
@@ -272,7 +271,7 @@ def _costs_table(results: Mapping[str, Any], data: str) -> str:
 
 
 def _number(value: float | None, unit: float = 1.0) -> Cell:
-    return NOTHING if value is None else Cell(f"{value / unit:,.0f}", value)
+    return NOTHING if value is None else Cell(amount(value / unit), value)
 
 
 def _costs_plots(results: Mapping[str, Any], data: str, numbers: Mapping[str, int]) -> list[str]:
@@ -417,7 +416,7 @@ def _not_in_the_tables(results: Mapping[str, Any]) -> list[str]:
     lines = absent(results)
     if not lines:
         return []
-    return ["<h2>Not in the tables</h2>", "<ul>", *(f"<li>{escape(_sentence(line))}</li>" for line in lines), "</ul>"]
+    return ["<h2>Not in the tables</h2>", "<ul>", *(f"<li>{escape(capital(line))}</li>" for line in lines), "</ul>"]
 
 
 def _how(results: Mapping[str, Any]) -> list[str]:
@@ -471,7 +470,3 @@ def _cell(cell: Cell) -> str:
 
 def _p(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "&lt; 0.001"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -2,16 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tesserec.artifacts import fingerprint_json, require_writable
 from tesserec.bench.finished import Finished, open_finished
+from tesserec.bench.merged import Protocols, is_merged, kept_before, place_of, read_elsewhere
 from tesserec.bench.studies import Studies
 from tesserec.bench.suite import Job, Suite, check_data
 from tesserec.bench.tuning import check_space, require_optuna
 from tesserec.config import nearest
+from tesserec.data.dataset import Dataset
 from tesserec.errors import ConfigError
+from tesserec.evaluation import StatisticsConfig
+from tesserec.evaluation.evaluate import protocol
+from tesserec.evaluation.report_comparison import require_testable
 from tesserec.pipeline.recipe import load_recipe
 from tesserec.tables import format_table
 from tesserec.types import PathLike
@@ -24,38 +30,43 @@ class Plan:
     suite: Suite
     out: Path
     jobs: tuple[Job, ...]  # all runs of the suite
-    chosen: tuple[Job, ...]  # those that are to be run
+    chosen: tuple[Job, ...]  # those that are to be run, but for those that something merged stands for
+    merge: tuple[tuple[str, Path], ...] = ()  # (method's name, run or report) of what was made elsewhere
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
+        merged = [*chain(*self.merged())]
         return {
             "suite": self.suite.name,
             "runs": [
                 {"method": job.method, "data": job.data, "seed": job.seed, "recipe": job.source,
-                 "settings": list(job.settings), "state": self._state(job)}
+                 "settings": list(job.settings), "state": self._state(job, merged)}
                 for job in self.chosen
             ],
+            "merged": [one.label for one in merged],
             "trials": dict.fromkeys(self._searched(), self.suite.tuning.trials),
             "left_out": self.suite.left_out,
         }  # fmt: skip
 
     def text(self) -> str:
         """For a terminal: a row for each method on each data set."""
-        rows = [["method", "data", "recipe", "seeds", "trials", "to do"]]
+        rows, merged = [["method", "data", "recipe", "seeds", "trials", "to do"]], [*chain(*self.merged())]
         for method, data in dict.fromkeys((job.method, job.data) for job in self.chosen):
             jobs = [job for job in self.chosen if (job.method, job.data) == (method, data)]
-            states = [self._state(job) for job in jobs]
-            waiting = [state for state in states if state != "finished"]
+            states = [self._state(job, merged) for job in jobs]
+            waiting = [state for state in states if state not in ("finished", "merged")]
             words = f"{len(waiting)} of {len(jobs)}" + (" (one goes on)" if "interrupted" in waiting else "")
             trials = str(self.suite.tuning.trials) if self.suite.methods[method].search else "-"
             seeds = ", ".join(str(job.seed) for job in jobs)
-            rows.append([method, data, jobs[0].source, seeds, trials, words if waiting else "finished"])
+            done = "finished" if "finished" in states else "merged"
+            rows.append([method, data, jobs[0].source, seeds, trials, words if waiting else done])
         lines = [f"{self.suite.name}: {self.suite.summary}", "", format_table(rows, align="llllrl"), ""]
         lines += [f"left out: {name} {why}" for name, why in self.suite.left_out.items()]
         protocol = self.suite.protocol
         masking = "the user's own history is masked" if protocol.exclude_seen else "nothing is masked"
         lines.append(f"{protocol.part} part, {masking}, cut-offs {', '.join(map(str, protocol.cutoffs))}")
         lines.append(f"{len(self.chosen)} runs into {self.out}")
+        lines += [f"merged: {one.label}" for one in merged]
         return "\n".join(lines)
 
     @property
@@ -72,31 +83,77 @@ class Plan:
         tuned = self.studies.tuned(job)
         return open_finished(tuned, self.datasets[job.data]) if tuned is not None else None
 
+    def merged(self) -> tuple[list[Finished], list[Finished]]:
+        """What was merged into the suite before, and what is to be merged now and was not.
+
+        Where made-up data is not made yet, the latter is not known to belong to it and is left out.
+
+        Raises:
+            ArtifactError: what is to be merged is no report.
+            ConfigError: it is on another data set, or follows another protocol.
+        """
+        if not self.merge and not is_merged(self.out):
+            return [], []
+        protocols = self._protocols()
+        before = kept_before(self.out, protocols)
+        if len(protocols) < len(self.suite.data):
+            return before, []
+        places = [one.folder for one in before]
+        found = [read_elsewhere(name, source, protocols) for name, source in self.merge]
+        return before, [one for one in found if place_of(one, self.out) not in places]
+
+    def _protocols(self) -> Protocols:
+        """What reports on each data set must follow; without those that are not made yet."""
+        asked, cut = self.suite.protocol, self.jobs[0].recipe.split
+        return {
+            name: protocol(cut.split(Dataset.load(folder)), asked.part, asked.exclude_seen, asked.cutoffs)
+            for name, folder in self.datasets.items()
+            if folder.exists()
+        }
+
     def _searched(self) -> list[str]:
         return [name for name in dict.fromkeys(job.method for job in self.chosen) if self.suite.methods[name].search]
 
-    def _state(self, job: Job) -> str:
+    def _state(self, job: Job, merged: Sequence[Finished]) -> str:
+        if stands_for(merged, job):
+            return "merged"
         if self.finished(job) is not None:
             return "finished"
         return "interrupted" if (job.folder / "run.json").exists() else "to do"
 
 
-def plan(suite: Suite, out: PathLike, *, only: Sequence[str] = (), seeds: Sequence[int] | None = None) -> Plan:
+def stands_for(merged: Sequence[Finished], job: Job) -> bool:
+    """Whether something that was made elsewhere stands for the run of a job, which is not made then."""
+    return any((one.method, one.data) == (job.method, job.data) and one.seed in (job.seed, None) for one in merged)
+
+
+def plan(
+    suite: Suite,
+    out: PathLike,
+    *,
+    only: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    merge: Sequence[tuple[str, PathLike]] = (),
+) -> Plan:
     """Check the whole suite and say what would be run.
 
     Args:
         only: methods whose name contains one of these, whatever its capitals; none: all.
         seeds: only these of the suite's.
+        merge: (method's name, run or report) of runs that were made elsewhere, to stand beside the suite's, or for
+            those of their method and seed.
 
     Raises:
         TesserecError: a recipe does not load, data is missing or another cut, a place cannot be written, Optuna is
-            needed and not installed; nothing has been run or written then.
+            needed and not installed, what is to be merged is no report of this protocol; nothing has been run or
+            written then.
     """
     folder = Path(out)
     require_writable(folder)
     check_data(suite)
     jobs = suite.jobs(folder)
     _require_different(suite, jobs)
+    require_testable(len({job.method for job in jobs}), len(suite.metrics), StatisticsConfig())
     searched = {job.method: job for job in jobs if suite.methods[job.method].search}
     if searched:
         require_optuna()
@@ -116,7 +173,9 @@ def plan(suite: Suite, out: PathLike, *, only: Sequence[str] = (), seeds: Sequen
         if (not only or any(word.lower() in job.method.lower() for word in only))
         and (seeds is None or job.seed in seeds)
     ]
-    return Plan(suite, folder, tuple(jobs), tuple(chosen))
+    planned = Plan(suite, folder, tuple(jobs), tuple(chosen), tuple((name, Path(source)) for name, source in merge))
+    planned.merged()  # refuses what does not belong
+    return planned
 
 
 def _require_different(suite: Suite, jobs: Sequence[Job]) -> None:

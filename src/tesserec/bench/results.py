@@ -21,7 +21,8 @@ from tesserec.bench.foresight import foresight
 from tesserec.bench.suite import Suite
 from tesserec.bench.tuning import Study
 from tesserec.config import to_dict
-from tesserec.evaluation import ReportComparison, compare_reports
+from tesserec.evaluation import Report, ReportComparison, compare_reports
+from tesserec.evaluation.report_checks import require_one_protocol
 from tesserec.text.embeddings import Embeddings
 
 RESULTS, TABLE, PAGE = "results.json", "results.md", "report.html"
@@ -67,15 +68,31 @@ class Results:
             runs = self.of(data)
             if runs:
                 reference = self.suite.reference if self.suite.reference in runs else None
-                reports = {name: [one.report for one in of_method] for name, of_method in runs.items()}
                 found[data] = compare_reports(
-                    reports,
+                    self._reports(data),
                     metrics=self.suite.metrics,
                     reference=reference,
                     embeddings=self._text_space(data),
-                    may_repeat=[name for name, method in self.suite.methods.items() if method.search],
+                    may_repeat=self._may_repeat,
                 )
         return found
+
+    def require_comparable(self) -> None:
+        """Refuse reports that do not go into one table, without making it.
+
+        Raises:
+            ConfigError: as `compare_reports`.
+        """
+        for data in self.suite.data:
+            if reports := self._reports(data):
+                require_one_protocol(reports, self._may_repeat)
+
+    def _reports(self, data: str) -> dict[str, list[Report]]:
+        return {name: [one.report for one in of_method] for name, of_method in self.of(data).items()}
+
+    @property
+    def _may_repeat(self) -> list[str]:
+        return [name for name, method in self.suite.methods.items() if method.search]
 
     def _text_space(self, data: str) -> Embeddings | None:
         """In which the items of a list are alike or not: the embeddings of the suite's first run that has some."""
@@ -99,12 +116,13 @@ class Results:
             "runs": [self._run(one) for one in self.finished],
             "curves": {data: {name: _curves(runs) for name, runs in self.of(data).items()} for data in tables},
             "codes": {data: {name: runs[0].code_use for name, runs in self.of(data).items()} for data in tables},
-            "foresight": {
-                data: foresight([one for runs in self.of(data).values() for one in runs], self.suite.metrics[0])
-                for data in tables
-            },
+            "foresight": {data: foresight(self.of(data), self.suite.metrics[0]) for data in tables},
             "missed": {
-                data: {name: runs[0].missed for name, runs in self.of(data).items() if runs[0].missed}
+                data: {
+                    name: missed
+                    for name, runs in self.of(data).items()
+                    if (missed := next((one.missed for one in runs if one.missed), None))
+                }
                 for data in tables
             },
             "searches": [

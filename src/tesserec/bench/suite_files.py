@@ -108,8 +108,8 @@ def _require_folders(names: Iterable[str], what: str, where: str) -> None:
     """Refuse empty names, and those that would share a folder."""
     known = dict[str, str]()
     for name in names:
-        if not name.strip():
-            raise ConfigError(f"{where}: a {what} has no name. Give it one.")
+        if not name.strip() or not name.isprintable():
+            raise ConfigError(f"{where}: a {what} is called {name!r}. Give it a name of letters that can be printed.")
         if (other := known.setdefault(slug(name), name)) != name:
             raise ConfigError(
                 f"{where}: {other!r} and another {what}, {name!r}, differ in signs and capitals only. Rename one."
@@ -168,6 +168,8 @@ def _sources(tables: Mapping[str, Any], given: dict[str, str], home: Path, where
         if not isinstance(table, Mapping):
             raise ConfigError(f"{where}: data.{name} is {table!r}. Write it as a table, [data.{name}].")
         data = build(Data, table, where=f"{where}, data.{name}")
+        if name in given and not given[name]:
+            raise ConfigError(f"{where}: --data {name}= has no path. Write --data {name}=PATH.")
         if name in given:
             data = replace(data, path=given[name], synthetic=None)
         elif data.path:

@@ -1,16 +1,21 @@
 """The search for a method's settings on the validation part, by Optuna's tree-structured Parzen estimator.
 
 What trial n tries follows from the results of the trials before it and from (seed, n) alone. So a search needs no
-database: killed and started again, it draws the same settings, finds their runs finished, and goes on.
+database: killed and started again, it draws the same settings, finds their runs finished, and goes on. The first third
+of the trials is drawn at random, and settings that were tried are not tried again while others are found.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tesserec.bench.suite import Range, Space, Tuning
 from tesserec.environment import require_library
 from tesserec.errors import ConfigError
+
+REDRAWN = 20  # times, at most, where a draw comes to settings that were tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +53,7 @@ def search(space: Space, tuning: Tuning, measure: Callable[[int, tuple[str, ...]
     """
     drawn, trials = list[dict[str, Any]](), list[Trial]()
     for number in range(tuning.trials):
-        drawn.append(_draw(space, drawn, trials, seed=tuning.seed + number))
+        drawn.append(_draw(space, drawn, trials, tuning))
         settings = tuple(f"{key}={value}" for key, value in drawn[-1].items())
         trials.append(Trial(settings=settings, value=measure(number, settings)))
     return Study(metric=tuning.metric, trials=tuple(trials))
@@ -65,11 +70,25 @@ def require_optuna() -> Any:
     return optuna
 
 
-def _draw(space: Space, drawn: Sequence[dict[str, Any]], trials: Sequence[Trial], *, seed: int) -> dict[str, Any]:
+def _draw(space: Space, drawn: Sequence[dict[str, Any]], trials: Sequence[Trial], tuning: Tuning) -> dict[str, Any]:
     """The settings of the next trial."""
+    found: dict[str, Any] = {}
+    for attempt in range(REDRAWN + 1):
+        seed = np.random.SeedSequence([tuning.seed, len(drawn), attempt]).generate_state(1)[0]
+        found = _asked(space, drawn, trials, seed=int(seed), n_random=-(-tuning.trials // 3))
+        if found not in drawn:
+            break
+    return found
+
+
+def _asked(
+    space: Space, drawn: Sequence[dict[str, Any]], trials: Sequence[Trial], *, seed: int, n_random: int
+) -> dict[str, Any]:
+    """What Optuna proposes after these trials."""
     optuna = require_optuna()
     distributions = {key: _distribution(optuna, key, where) for key, where in space.items()}
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=n_random)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     for values, trial in zip(drawn, trials):
         state = optuna.trial.TrialState.FAIL if trial.value is None else optuna.trial.TrialState.COMPLETE
         study.add_trial(

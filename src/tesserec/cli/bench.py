@@ -41,6 +41,7 @@ def bench(
 ) -> None:
     """Compare methods: a suite of recipes on data sets over seeds, shared stages made once, resumable."""
     from tesserec import bench as suites
+    from tesserec.bench.crew import require_room
     from tesserec.errors import ConfigError
 
     if suite is None:
@@ -56,7 +57,8 @@ def bench(
         chosen = [int(seed) for seed in seeds.split(",")] if seeds is not None else None
     except ValueError:
         raise ConfigError(f"--seeds is {seeds!r}. Give whole numbers separated by commas, such as 0,1.") from None
-    planned = suites.plan(loaded, folder, only=only or [], seeds=chosen)
+    require_room(workers)
+    planned = suites.plan(loaded, folder, only=only or [], seeds=chosen, merge=merged)
     if plan:
         show(planned.to_dict(), planned.text(), as_json=as_json)
         return
@@ -67,9 +69,7 @@ def bench(
     options = [f"{option}={value}" for option, values in repeated.items() for value in values or []]
     options += [f"--stages={stages}"] if stages is not None else []
     command = shlex.join(["tesserec", "bench", suite, f"--out={folder}", *options, f"--workers={workers}"])
-    results = suites.bench(
-        planned, workers=workers, stages=stages, merge=merged, command=command, progress=TerminalProgress()
-    )
+    results = suites.bench(planned, workers=workers, stages=stages, command=command, progress=TerminalProgress())
     show(results.to_dict(), results.text(), as_json=as_json)
     if results.failures:
         raise typer.Exit(1)

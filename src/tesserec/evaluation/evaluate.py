@@ -53,17 +53,15 @@ def evaluate(
         ArtifactError: the recommender was fitted on other data.
         DataError: the part has no cases.
     """
-    cases: Cases = choose(part, {"test": split.test, "validation": split.validation}, what="part")
+    cases = cases_of(split, part)
     check_ranking(cutoffs, exact, beam_width)
-    if not len(cases):
-        raise DataError(f"The {part} part of the split {split.name} has no cases. Choose another split or part.")
     require_fitted_on(recommender, split)
     dataset = split.dataset
     with _ranking_by(recommender, exact, beam_width):
         memory, started = MemoryMeter(), time.perf_counter()
         ranks = recommender.rank(cases, exclude_seen=exclude_seen, list_length=LIST_LENGTH, progress=progress)
         seconds = time.perf_counter() - started
-        card = protocol_card(recommender, split, part, cases, exclude_seen, cutoffs, seconds, memory.peak())
+        card = protocol_card(recommender, split, part, exclude_seen, cutoffs, seconds, memory.peak())
     item_ids, user_ids = np.array(dataset.catalogue.item_ids), np.array(dataset.user_ids)
     about_cases = {
         "user_id": user_ids[cases.users],
@@ -139,7 +137,6 @@ def protocol_card(
     recommender: Recommender,
     split: Split,
     part: str,
-    cases: Cases,
     exclude_seen: bool,
     cutoffs: Sequence[int],
     seconds: float,
@@ -149,25 +146,12 @@ def protocol_card(
 
     `protocol` must be equal for two reports to be compared, `model` is what was evaluated, `made` is where and when.
     """
-    dataset = split.dataset
-    sizes = {"users": len(dataset.user_ids), "items": split.n_items, "interactions": dataset.n_interactions}
-    masking = "less the user's own history" if exclude_seen else "nothing masked"
+    told = {"told": recommender.told} if recommender.told else {}
     config = recommender.full_config
     training = config.get("training") or {}
     logs = recommender.training_logs
     return {
-        "protocol": {
-            "dataset": dataset.fingerprint,
-            "dataset_sizes": sizes,
-            "split": split.name,
-            "part": part,
-            "cases": len(cases),
-            "candidates": f"all {split.n_items} items, {masking}",
-            "seen_targets": int(is_repeat(cases).sum()),
-            "cutoffs": list(cutoffs),
-            "metric_level": "items; id_ metrics: semantic IDs",
-            "tie_rule": TIE_RULE,
-        },
+        "protocol": protocol(split, part, exclude_seen, cutoffs) | told,
         "model": {
             "config": config,
             "parameters": recommender.n_parameters,
@@ -188,6 +172,41 @@ def protocol_card(
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
+
+
+def protocol(split: Split, part: str, exclude_seen: bool, cutoffs: Sequence[int]) -> dict[str, Any]:
+    """All that reports must agree on to be compared: what was asked, of whom, among what, counted how."""
+    cases, dataset = cases_of(split, part), split.dataset
+    masking = "less the user's own history" if exclude_seen else "nothing masked"
+    return {
+        "dataset": dataset.fingerprint,
+        "dataset_sizes": {
+            "users": len(dataset.user_ids),
+            "items": split.n_items,
+            "interactions": dataset.n_interactions,
+        },
+        "split": split.name,
+        "part": part,
+        "cases": len(cases),
+        "candidates": f"all {split.n_items} items, {masking}",
+        "seen_targets": int(is_repeat(cases).sum()),
+        "cutoffs": list(cutoffs),
+        "metric_level": "items; id_ metrics: semantic IDs",
+        "tie_rule": TIE_RULE,
+    }
+
+
+def cases_of(split: Split, part: str) -> Cases:
+    """The cases of `test` or `validation`.
+
+    Raises:
+        ConfigError: there is no such part.
+        DataError: it has no cases.
+    """
+    cases: Cases = choose(part, {"test": split.test, "validation": split.validation}, what="part")
+    if not len(cases):
+        raise DataError(f"The {part} part of the split {split.name} has no cases. Choose another split or part.")
+    return cases
 
 
 def selected_by(training: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """A report: the rank of every user's target, the metrics that follow from it, and the card that says what they mean."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -160,17 +161,23 @@ def _lists(column: Any) -> IntArray:
     return lists
 
 
-def require_comparable(first_name: str, first: Report, second_name: str, second: Report) -> None:
-    """Refuse two reports that follow different protocols, naming where they differ.
+def require_same_protocol(
+    first: str, one: Mapping[str, Any], second: str, other: Mapping[str, Any], *, remedy: str = ""
+) -> None:
+    """Refuse two protocols that are not equal, naming where they differ.
+
+    Args:
+        first, second: what follows them.
+        one, other: as the cards of reports have them.
+        remedy: what to do; "": evaluate again.
 
     Raises:
-        ConfigError: the protocol parts of their cards are not equal.
+        ConfigError: they differ.
     """
-    one, other = first.card["protocol"], second.card["protocol"]
     differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     if differing:
         found = "; ".join(f"{key}: {one.get(key)} and {other.get(key)}" for key in differing)
         raise ConfigError(
-            f"The reports of {first_name} and {second_name} follow different protocols ({found}), so they do not go "
-            "into one table. Evaluate both again in the same way."
+            f"{first} and {second} follow different protocols ({found}), so they do not go into one table. "
+            f"{remedy or 'Evaluate both again in the same way.'}"
         )

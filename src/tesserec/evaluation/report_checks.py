@@ -8,7 +8,7 @@ import numpy as np
 from tesserec.artifacts import require_same
 from tesserec.config import without_seeds
 from tesserec.errors import ConfigError, DataError
-from tesserec.evaluation.report import RANK_COLUMNS, Report, require_comparable
+from tesserec.evaluation.report import RANK_COLUMNS, Report, require_same_protocol
 from tesserec.text.embeddings import Embeddings
 
 
@@ -32,7 +32,9 @@ def require_one_protocol(reports: Mapping[str, Sequence[Report]], may_repeat: Co
     ]
     (first_label, _, first), *others = labelled
     for label, _, report in others:
-        require_comparable(first_label, first, label, report)
+        require_same_protocol(
+            f"The reports of {first_label}", first.card["protocol"], f"those of {label}", report.card["protocol"]
+        )
     for place, (label, name, report) in enumerate(labelled):
         for other_label, other_name, other in labelled[:place]:
             if _same(report, other) and (name == other_name or not {name, other_name} & set(may_repeat)):
@@ -72,17 +74,14 @@ def _require_seeds_of_one_method(name: str, one: Report, other: Report) -> None:
             "draws. Leave one out, or give it a name of its own."
         )
     asked, also = ({**without_seeds(model["config"]), "ranking": model["ranking"]} for model in (first, second))
-    differing = _differing(asked, also)
-    if differing:
-        raise ConfigError(
-            f"Reports of {name} differ in more than their seed ({differing}). Give them names of their own."
-        )
+    if found := differing(asked, also):
+        raise ConfigError(f"Reports of {name} differ in more than their seed ({found}). Give them names of their own.")
 
 
-def _differing(one: Any, other: Any, at: str = "") -> str:
+def differing(one: Any, other: Any, at: str = "") -> str:
     """Where two plain values differ first, and how; "" if they do not."""
     if isinstance(one, dict) and isinstance(other, dict):
-        found = (_differing(one.get(key), other.get(key), f"{at}.{key}" if at else key) for key in {**one, **other})
+        found = (differing(one.get(key), other.get(key), f"{at}.{key}" if at else key) for key in {**one, **other})
         return next((place for place in found if place), "")
     return "" if one == other else f"{at}: {one} and {other}"
 

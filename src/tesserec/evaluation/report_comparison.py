@@ -17,7 +17,7 @@ from tesserec.errors import ConfigError
 from tesserec.evaluation.beyond_accuracy import beyond_accuracy
 from tesserec.evaluation.report import Report
 from tesserec.evaluation.report_checks import align, require_items_of, require_one_protocol
-from tesserec.evaluation.slices import Slice, slices_of
+from tesserec.evaluation.slices import FEW_USERS, Slice, slices_of
 from tesserec.functional.metrics import parse_metric
 from tesserec.functional.statistics import bootstrap_means, holm, percentile_interval, sign_flip_p_values
 from tesserec.text.embeddings import Embeddings
@@ -223,12 +223,7 @@ def compare_reports(
     if reference is None:
         reference = max(names, key=lambda name: float(values[name][:, 0].mean()))
     choose(reference, reports, what="method")
-    n_tests = (len(names) - 1) * len(metrics)
-    if n_tests > (config.n_flips + 1) * (1 - config.level):
-        raise ConfigError(
-            f"{n_tests} tests with {config.n_flips} flips each could never be significant after Holm. Compare fewer "
-            "metrics or methods, or use more flips."
-        )
+    n_tests = require_testable(len(names), len(metrics), config)
     stacked = np.stack(list(values.values()), axis=1)  # (M, methods, metrics)
     at = names.index(reference)
     intervals, differences = _intervals(stacked, at, config)
@@ -266,6 +261,21 @@ def compare_reports(
         n_tests=n_tests,
         notes=tuple(notes),
     )
+
+
+def require_testable(n_methods: int, n_metrics: int, config: StatisticsConfig) -> int:
+    """Refuse so many tests that Holm's correction leaves none a chance; return their number.
+
+    Raises:
+        ConfigError: the smallest p there is, times the number of tests, is above the level.
+    """
+    n_tests = (n_methods - 1) * n_metrics
+    if n_tests > (config.n_flips + 1) * (1 - config.level):
+        raise ConfigError(
+            f"{n_tests} tests ({n_methods} methods, {n_metrics} metrics) with {config.n_flips} flips each could never "
+            "be significant after Holm. Compare fewer metrics or methods, or use more flips (StatisticsConfig.n_flips)."
+        )
+    return n_tests
 
 
 Rows = list[list[Interval]]  # a row for each method, an entry for each compared metric
@@ -351,6 +361,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if len(known) == len(values) else None
 
 
+def _by_word(reports: Mapping[str, Sequence[Report]], field: str) -> dict[str, list[str]]:
+    """What the cards say of the models -> the methods of which they say it."""
+    words = dict[str, list[str]]()
+    for name, of_method in reports.items():
+        words.setdefault(of_method[0].card["model"][field], []).append(name)
+    return words
+
+
 def _notes(
     reports: Mapping[str, Sequence[Report]], metrics: Sequence[str], best: str, slices: Sequence[Slice]
 ) -> list[str]:
@@ -371,11 +389,11 @@ def _notes(
             f"fewer than {COMPARED_SEEDS} seeds of {', '.join(few)}: intervals and tests are over users and say "
             "nothing of other seeds"
         )
-    ways = dict[str, list[str]]()
-    for name, of_method in reports.items():
-        ways.setdefault(of_method[0].card["model"]["ranking"], []).append(name)
-    if len(ways) > 1:
-        notes.append("ranked in different ways: " + "; ".join(f"{way}: {', '.join(of)}" for way, of in ways.items()))
+    ways, selections = _by_word(reports, "ranking"), _by_word(reports, "selected_by")
+    selections.pop("nothing was selected", None)
+    for what, words in (("ranked in different ways", ways), ("weights selected by different figures", selections)):
+        if len(words) > 1:
+            notes.append(f"{what}: " + "; ".join(f"{word}: {', '.join(of)}" for word, of in words.items()))
     furthest = max(
         [*next(iter(reports.values()))[0].cutoffs, *(parse_metric(one.removeprefix("id_"))[1] for one in metrics)]
     )
@@ -385,6 +403,8 @@ def _notes(
             notes.append(
                 f"a beam of {beam[1]} ends there: at larger cut-offs, targets behind it are misses of {', '.join(of)}"
             )
+    if any(len(part.rows) < FEW_USERS for part in slices):
+        notes.append(f"slices of fewer than {FEW_USERS} users have no intervals, which would be far too narrow there")
     if {part.group for part in slices} < {"popularity", "history", "repeat"}:
         notes.append("no slices by popularity and repeats: these reports do not say them; evaluate again for them")
     return notes

@@ -2,14 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from tesserec.tables import format_table, markdown_table
+from tesserec.evaluation.slices import FEW_USERS
+from tesserec.tables import MEGABYTE, NO_FIGURE, amount, capital, format_table, markdown_table, over_seeds
 
 if TYPE_CHECKING:
-    from tesserec.evaluation.report_comparison import Difference, Interval, OverSeeds, ReportComparison
+    from tesserec.evaluation.report_comparison import Difference, Interval, ReportComparison
 
 MARKS = {"above": " +", "below": " -", "": ""}
-NO_FIGURE = "-"
-MEGABYTE = 1e6
 
 Section = tuple[str, list[list[str]]]  # title, rows with a header
 
@@ -23,8 +22,8 @@ def as_text(comparison: "ReportComparison") -> str:
 
 def as_markdown(comparison: "ReportComparison") -> str:
     """For a page; tables have the titles of the terminal's as captions above them."""
-    tables = [f"**{_capital(title)}**\n\n{markdown_table(rows, align='lr')}" for title, rows in _sections(comparison)]
-    notes = "\n".join(f"- {_capital(note)}." for note in comparison.notes)
+    tables = [f"**{capital(title)}**\n\n{markdown_table(rows, align='lr')}" for title, rows in _sections(comparison)]
+    notes = "\n".join(f"- {capital(note)}." for note in comparison.notes)
     return "\n\n".join([_about(comparison), *tables, *([notes] if notes else [])]) + "\n"
 
 
@@ -51,7 +50,7 @@ def _metrics(comparison: "ReportComparison") -> Section:
     rows = [["", "seeds", *comparison.metrics]]
     for name, method in comparison.methods.items():
         cells = [
-            _over_seeds(method.metrics[metric])
+            over_seeds(method.metrics[metric].mean, method.metrics[metric].deviation)
             + (MARKS[method.differences[metric].verdict] if method.differences else "")
             for metric in comparison.metrics
         ]
@@ -78,7 +77,8 @@ def _slices(comparison: "ReportComparison", metric: str) -> Section:
     rows = [["", "users", *comparison.methods]]
     for label, cases in comparison.slices.items():
         values = [method.slices[label][metric].value for method in comparison.methods.values()]
-        rows.append([label, f"{cases:,}", *map(_interval, values)])
+        shown = [f"{value.mean:.4f}" if cases < FEW_USERS else _interval(value) for value in values]
+        rows.append([label, f"{cases:,}", *shown])
     return title, rows if len(rows) > len(comparison.methods) else [list(column) for column in zip(*rows)]
 
 
@@ -87,7 +87,9 @@ def _beyond(comparison: "ReportComparison") -> Section:
     rows = [["", *columns]]
     for name, method in comparison.methods.items():
         found = [method.beyond.get(column) for column in columns]
-        rows.append([name, *(NO_FIGURE if value is None else _over_seeds(value) for value in found)])
+        rows.append(
+            [name, *(NO_FIGURE if value is None else over_seeds(value.mean, value.deviation) for value in found)]
+        )
     return "beyond accuracy", rows
 
 
@@ -100,13 +102,9 @@ def _costs(comparison: "ReportComparison") -> Section:
             NO_FIGURE if peak is None else f"{peak / MEGABYTE:,.0f}"
             for peak in (cost.training_peak_bytes, cost.ranking_peak_bytes)
         ]
-        rows.append([name, f"{cost.parameters:,.0f}", _number(cost.training_seconds), _number(cost.ranked_per_second),
+        rows.append([name, f"{cost.parameters:,.0f}", amount(cost.training_seconds), amount(cost.ranked_per_second),
                      *peaks])  # fmt: skip
     return "cost, mean over seeds", rows
-
-
-def _over_seeds(value: "OverSeeds") -> str:
-    return f"{value.mean:.4f}" + ("" if value.deviation is None else f" ± {value.deviation:.4f}")
 
 
 def _interval(value: "Interval") -> str:
@@ -120,11 +118,3 @@ def _difference(value: "Difference") -> str:
 
 def _p_value(p: float) -> str:
     return f"{p:.4f}" if p >= 0.0001 else f"{p:.0e}"
-
-
-def _number(value: float | None) -> str:
-    return NO_FIGURE if value is None else f"{value:,.0f}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

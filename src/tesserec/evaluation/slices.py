@@ -12,6 +12,7 @@ from tesserec.functional.id_statistics import popularity_thirds
 from tesserec.types import BoolArray, IntArray
 
 NEVER = 3  # after the thirds: no event in training
+FEW_USERS = 30  # of a slice: below it a bootstrap interval is far too narrow, and is not shown
 POPULARITY = ("head", "mid", "tail", "never trained")  # names of 0, 1, 2 and NEVER
 LENGTHS: tuple[tuple[int, int | None], ...] = ((0, 4), (5, 9), (10, 19), (20, None))  # items of the history
 

@@ -22,7 +22,7 @@ from tesserec.evaluation.tearsheet import (
     inspect_ids,
     unexplained,
 )
-from tesserec.tables import format_table
+from tesserec.tables import NO_FIGURE, format_table
 from tesserec.text.embeddings import Embeddings
 from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.types import PathLike
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from tesserec.tokenizers.base import ItemTokenizer
 
 SHOWN_LEVELS = 4  # more are summed up in the tables
-NO_FIGURE = "-"
 
 
 @dataclass(frozen=True)

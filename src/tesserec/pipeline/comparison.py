@@ -7,13 +7,16 @@ from typing import Any
 
 from tesserec.artifacts import fingerprint_json
 from tesserec.config import without_seeds
-from tesserec.errors import DataError
+from tesserec.errors import ConfigError, DataError
 from tesserec.evaluation import Report, ReportComparison, StatisticsConfig, compare_reports
+from tesserec.evaluation.report_checks import differing
 from tesserec.evaluation.report_comparison import METRICS
 from tesserec.pipeline.run import RUN, Run
 from tesserec.pipeline.sources import distinct_end, name_and_path
 from tesserec.text.embeddings import Embeddings
 from tesserec.types import PathLike
+
+NOT_OF_THE_MODEL = ("name", "summary", "evaluation")  # of a recipe; reports say how they were evaluated
 
 
 def compare_runs(
@@ -55,6 +58,7 @@ def named_reports(sources: Sequence[PathLike]) -> dict[str, list[Report]]:
             how those were made.
 
     Raises:
+        ConfigError: runs under one name differ in more than seeds.
         DataError: there is nothing at a path.
         ArtifactError: a folder holds neither a report nor a run that got as far.
     """
@@ -98,8 +102,18 @@ def _grouped(sources: Sequence[_Source]) -> dict[str, list[Report]]:
     for first, name, group in zip(firsts, wanted, groups.values()):
         if not first.name and wanted.count(name) > 1:
             name = distinct_end(first.path.resolve(), paths)
+        _require_one_recipe(name, group)
         named[name] = [source.report for source in group]
     return named
+
+
+def _require_one_recipe(name: str, group: Sequence[_Source]) -> None:
+    """Refuse runs under one name whose inputs were made differently, which their models' settings do not show."""
+    runs = [source.run.about["recipe"] for source in group if source.run is not None]
+    made = [without_seeds({key: recipe[key] for key in recipe if key not in NOT_OF_THE_MODEL}) for recipe in runs]
+    for other in made[1:]:
+        if found := differing(made[0], other):
+            raise ConfigError(f"Runs of {name} differ in more than their seed ({found}). Give them names of their own.")
 
 
 def _text_space(sources: Sequence[_Source], given: PathLike | None) -> Embeddings | None:

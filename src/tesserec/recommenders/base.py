@@ -244,6 +244,14 @@ class Recommender(ABC):
         """How `rank` finds the places, in words for the protocol card."""
         return "exact, every item scored"
 
+    @property
+    def told(self) -> str:
+        """What `rank` is told of a target beyond its history, in words; "": nothing.
+
+        It stands in the protocol of the reports, which are then compared with none that were told nothing.
+        """
+        return ""
+
     @abstractmethod
     def rank(
         self, cases: Cases, *, exclude_seen: bool = False, list_length: int = 0, progress: Progress = SILENT

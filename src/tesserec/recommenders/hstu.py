@@ -251,6 +251,10 @@ class HSTU(ItemTableRecommender):
         objective.step(np.arange(1))  # refuses events without times
         return objective
 
+    @property
+    def told(self) -> str:
+        return "the time of the target" if self.config.time == "target" else ""
+
     def score(self, histories: Sequences) -> FloatArray:
         return self._scores(histories, target_times=False)
 
