@@ -197,6 +197,13 @@ def test_a_search_draws_the_same_settings_again_and_goes_where_values_are_large(
     assert search(SPACE, Tuning(trials=3, seed=5), measure).trials[0].settings != study.trials[0].settings
 
 
+def test_a_search_tries_nothing_twice_while_there_are_other_settings():
+    four = {"a.word": ("one", "two"), "a.n": Range(low=1, high=2, whole=True)}
+    study = search(four, Tuning(trials=5), lambda number, settings: 0.5)
+    assert len({trial.settings for trial in study.trials[:4]}) == 4
+    assert study.trials[4].settings in [trial.settings for trial in study.trials[:4]]
+
+
 def test_a_search_without_optuna_names_the_command_that_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     text = f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.training.learning_rate=[0.1]"

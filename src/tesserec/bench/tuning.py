@@ -15,7 +15,7 @@ from tesserec.bench.suite import Range, Space, Tuning
 from tesserec.environment import require_library
 from tesserec.errors import ConfigError
 
-REDRAWN = 20  # times, at most, where a draw comes to settings that were tried
+REDRAWN = 50  # times, at most, where a draw comes to settings that were tried; after a fifth of them at random
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,8 @@ def _draw(space: Space, drawn: Sequence[dict[str, Any]], trials: Sequence[Trial]
     found: dict[str, Any] = {}
     for attempt in range(REDRAWN + 1):
         seed = np.random.SeedSequence([tuning.seed, len(drawn), attempt]).generate_state(1)[0]
-        found = _asked(space, drawn, trials, seed=int(seed), n_random=-(-tuning.trials // 3))
+        n_random = tuning.trials if attempt > REDRAWN // 5 else -(-tuning.trials // 3)
+        found = _asked(space, drawn, trials, seed=int(seed), n_random=n_random)
         if found not in drawn:
             break
     return found
