@@ -132,6 +132,8 @@ def test_common_settings_go_to_the_methods_that_have_their_section(tmp_path):
         (f"{SHOP}[methods.a]\nrecipe='popularity'\n[methods.b]\nlike='a'", "are the same run"),
         (f"{SHOP}[methods.a]\nrecipe='popularity'\n[methods.b]\nnote='x'", "nothing to run and nothing to show"),
         (f"{SHOP}[methods.\"a\\nb\"]\nrecipe='popularity'", "Give it a name of letters that can be printed"),
+        (f"{SHOP}[methods.a]\nrecipe='hstu'\nsettings=['recommender.time=target']\n[methods.b]\nrecipe='popularity'",
+         "told more of their targets than others (a: the time of the target)"),
         (f"{MANY_METRICS}\n{SHOP}[methods.a]\nrecipe='popularity'\n[methods.b]\nrecipe='sasrec'", "never be"),
         ("[data.shop]\nusers=5\n[data.shop.synthetic]\n[methods.a]\nrecipe='popularity'", "but this is made up"),
         (f"[data.'shop!'.synthetic]\n{SHOP}[methods.a]\nrecipe='popularity'", "another data set, 'shop', differ in"),

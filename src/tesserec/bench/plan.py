@@ -18,7 +18,7 @@ from tesserec.errors import ConfigError
 from tesserec.evaluation import StatisticsConfig
 from tesserec.evaluation.evaluate import protocol
 from tesserec.evaluation.report_comparison import require_testable
-from tesserec.pipeline.recipe import load_recipe
+from tesserec.pipeline.recipe import SplitConfig, load_recipe
 from tesserec.tables import format_table
 from tesserec.types import PathLike
 
@@ -104,7 +104,7 @@ class Plan:
 
     def _protocols(self) -> Protocols:
         """What reports on each data set must follow; without those that are not made yet."""
-        asked, cut = self.suite.protocol, self.jobs[0].recipe.split
+        asked, cut = self.suite.protocol, self.jobs[0].recipe.split if self.jobs else SplitConfig()
         return {
             name: protocol(cut.split(Dataset.load(folder)), asked.part, asked.exclude_seen, asked.cutoffs)
             for name, folder in self.datasets.items()

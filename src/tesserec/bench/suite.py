@@ -18,6 +18,7 @@ from tesserec.errors import ConfigError
 from tesserec.evaluation import CUTOFFS, check_ranking
 from tesserec.functional.metrics import parse_metric
 from tesserec.pipeline.recipe import SECTIONS, Recipe, load_recipe, place_of
+from tesserec.recommenders import recommender_class
 
 PROTOCOL_KEYS = ("part", "exclude_seen", "cutoffs")  # of the recipe's [evaluation]; a suite sets them for all methods
 PLACEHOLDER = re.compile(r"\{(\w+)\}")  # in a method's settings: a file of the suite
@@ -201,7 +202,7 @@ class Suite:
                 for seed in seeds if trained else seeds[:1]:
                     folder = out / "runs" / slug(data) / slug(name) / str(seed)
                     found.append(Job(name, data, seed, method.recipe, (*settings, f"seed={seed}"), folder))
-        _check_splits(found)
+        _require_one_question(found)
         return found
 
     def _settings(self, name: str, method: Method) -> list[str]:
@@ -228,8 +229,15 @@ def _concerns(setting: str, recipe: Recipe) -> bool:
     return section not in SECTIONS or getattr(recipe, section) is not None
 
 
-def _check_splits(jobs: Sequence[Job]) -> None:
-    """One split for all methods, or their figures would not go into one table."""
+def _require_one_question(jobs: Sequence[Job]) -> None:
+    """One split for all methods, and none told more of its targets, or their figures would not go into one table."""
+    told = dict[str, str]()
+    for job in jobs:
+        recommender = job.recipe.recommender
+        told[job.method] = recommender_class(recommender.method).told(recommender.config)
+    if len(set(told.values())) > 1:
+        some = "; ".join(f"{method}: {words}" for method, words in told.items() if words)
+        raise ConfigError(f"Some methods are told more of their targets than others ({some}). Leave them out.")
     for job in jobs[1:]:
         if job.recipe.split != jobs[0].recipe.split:
             raise ConfigError(

@@ -146,12 +146,12 @@ def protocol_card(
 
     `protocol` must be equal for two reports to be compared, `model` is what was evaluated, `made` is where and when.
     """
-    told = {"told": recommender.told} if recommender.told else {}
+    told = recommender.told(recommender.config)
     config = recommender.full_config
     training = config.get("training") or {}
     logs = recommender.training_logs
     return {
-        "protocol": protocol(split, part, exclude_seen, cutoffs) | told,
+        "protocol": protocol(split, part, exclude_seen, cutoffs) | ({"told": told} if told else {}),
         "model": {
             "config": config,
             "parameters": recommender.n_parameters,

@@ -174,6 +174,14 @@ class Recommender(ABC):
         return False
 
     @classmethod
+    def told(cls, config: Any) -> str:
+        """What `rank` is told of a target beyond its history, in words; "": nothing.
+
+        It stands in the protocol of the reports, which are then compared with none that were told nothing.
+        """
+        return ""
+
+    @classmethod
     def reads(cls, config: Any) -> tuple[str, ...]:
         """Paths that training reads under this configuration: a run is repeated when what they hold changes.
 
@@ -243,14 +251,6 @@ class Recommender(ABC):
     def ranking(self) -> str:
         """How `rank` finds the places, in words for the protocol card."""
         return "exact, every item scored"
-
-    @property
-    def told(self) -> str:
-        """What `rank` is told of a target beyond its history, in words; "": nothing.
-
-        It stands in the protocol of the reports, which are then compared with none that were told nothing.
-        """
-        return ""
 
     @abstractmethod
     def rank(

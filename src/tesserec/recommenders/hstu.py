@@ -251,9 +251,9 @@ class HSTU(ItemTableRecommender):
         objective.step(np.arange(1))  # refuses events without times
         return objective
 
-    @property
-    def told(self) -> str:
-        return "the time of the target" if self.config.time == "target" else ""
+    @classmethod
+    def told(cls, config: HSTUConfig) -> str:
+        return "the time of the target" if config.time == "target" else ""
 
     def score(self, histories: Sequences) -> FloatArray:
         return self._scores(histories, target_times=False)
