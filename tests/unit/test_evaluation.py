@@ -24,6 +24,7 @@ class Fixed(ScoringRecommender):
     method = "fixed"
 
     def __init__(self, scores: list[float]) -> None:
+        super().__init__(config=None)
         self.scores = np.array(scores, dtype=np.float32)
 
     full_config = {"method": "fixed"}  # noqa: RUF012
