@@ -66,9 +66,10 @@ def bench(
                 synthetic_catalogue(data.synthetic).save(place, config=to_dict(data.synthetic))
         before, new = planned.merged()
         if new:
-            _collected(planned, [*before, *new], command).require_comparable()
+            _collected(planned, [*before, *new]).require_comparable()
             keep(new, out)
-        planned = replace(planned, chosen=tuple(job for job in planned.chosen if not stands_for([*before, *new], job)))
+        chosen = tuple(job for job in planned.chosen if not stands_for([*before, *new], job))
+        planned = replace(planned, chosen=chosen, merge=())  # kept by now
         bound = _Bound(planned, crew, store, progress)
         jobs = _search_settings(bound)
         first = {(job.method, job.data): job.seed for job in reversed(planned.chosen)}
@@ -97,7 +98,7 @@ def collect(planned: Plan, *, command: str = "") -> Results:
     return _collected(planned, planned.merged()[0], command)
 
 
-def _collected(planned: Plan, merged: Sequence[Finished], command: str) -> Results:
+def _collected(planned: Plan, merged: Sequence[Finished], command: str = "") -> Results:
     runs, failures, missing = list[Finished](), list[Failure](), list[str]()
     for job in planned.jobs:
         if stands_for(merged, job):

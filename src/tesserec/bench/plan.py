@@ -30,7 +30,7 @@ class Plan:
     suite: Suite
     out: Path
     jobs: tuple[Job, ...]  # all runs of the suite
-    chosen: tuple[Job, ...]  # those that are to be run, but for those that something merged stands for
+    chosen: tuple[Job, ...]  # those that are to be run, unless something merged stands for them
     merge: tuple[tuple[str, Path], ...] = ()  # (method's name, run or report) of what was made elsewhere
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,9 +104,10 @@ class Plan:
 
     def _protocols(self) -> Protocols:
         """What reports on each data set must follow; without those that are not made yet."""
-        asked, cut = self.suite.protocol, self.jobs[0].recipe.split if self.jobs else SplitConfig()
+        asked = self.suite.protocol
+        cut, told = (self.jobs[0].recipe.split, self.jobs[0].told) if self.jobs else (SplitConfig(), "")
         return {
-            name: protocol(cut.split(Dataset.load(folder)), asked.part, asked.exclude_seen, asked.cutoffs)
+            name: protocol(cut.split(Dataset.load(folder)), asked.part, asked.exclude_seen, asked.cutoffs, told=told)
             for name, folder in self.datasets.items()
             if folder.exists()
         }

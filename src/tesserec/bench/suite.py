@@ -137,6 +137,12 @@ class Job:
         return load_recipe(self.source, self.settings)
 
     @property
+    def told(self) -> str:
+        """What its recommender knows of a target beyond the history; nothing, as a rule."""
+        recommender = self.recipe.recommender
+        return recommender_class(recommender.method).told(recommender.config)
+
+    @property
     def label(self) -> str:
         return f"{self.method} on {self.data}, seed {self.seed}"
 
@@ -231,10 +237,7 @@ def _concerns(setting: str, recipe: Recipe) -> bool:
 
 def _require_one_question(jobs: Sequence[Job]) -> None:
     """One split for all methods, and none told more of its targets, or their figures would not go into one table."""
-    told = dict[str, str]()
-    for job in jobs:
-        recommender = job.recipe.recommender
-        told[job.method] = recommender_class(recommender.method).told(recommender.config)
+    told = {job.method: job.told for job in jobs}
     if len(set(told.values())) > 1:
         some = "; ".join(f"{method}: {words}" for method, words in told.items() if words)
         raise ConfigError(f"Some methods are told more of their targets than others ({some}). Leave them out.")

@@ -146,12 +146,11 @@ def protocol_card(
 
     `protocol` must be equal for two reports to be compared, `model` is what was evaluated, `made` is where and when.
     """
-    told = recommender.told(recommender.config)
     config = recommender.full_config
     training = config.get("training") or {}
     logs = recommender.training_logs
     return {
-        "protocol": protocol(split, part, exclude_seen, cutoffs) | ({"told": told} if told else {}),
+        "protocol": protocol(split, part, exclude_seen, cutoffs, told=recommender.told(recommender.config)),
         "model": {
             "config": config,
             "parameters": recommender.n_parameters,
@@ -174,8 +173,12 @@ def protocol_card(
     }
 
 
-def protocol(split: Split, part: str, exclude_seen: bool, cutoffs: Sequence[int]) -> dict[str, Any]:
-    """All that reports must agree on to be compared: what was asked, of whom, among what, counted how."""
+def protocol(split: Split, part: str, exclude_seen: bool, cutoffs: Sequence[int], *, told: str) -> dict[str, Any]:
+    """All that reports must agree on to be compared: what was asked, of whom, among what, counted how.
+
+    Args:
+        told: what the recommender knows of a target beyond its history (`Recommender.told`); a field where it is any.
+    """
     cases, dataset = cases_of(split, part), split.dataset
     masking = "less the user's own history" if exclude_seen else "nothing masked"
     return {
@@ -193,6 +196,7 @@ def protocol(split: Split, part: str, exclude_seen: bool, cutoffs: Sequence[int]
         "cutoffs": list(cutoffs),
         "metric_level": "items; id_ metrics: semantic IDs",
         "tie_rule": TIE_RULE,
+        **({"told": told} if told else {}),
     }
 
 
