@@ -266,6 +266,9 @@ def test_a_run_merged_under_the_name_and_seed_of_one_of_the_suite_stands_for_it(
 def test_what_follows_another_protocol_is_refused_before_anything_is_run_or_copied(tmp_path, finished):
     path, made = write_suite(tmp_path), finished / "runs" / "shop" / "sasrec-small" / "1"
     command("evaluate", made, "--exclude-seen", "--out", tmp_path / "masked")
+    _, said = bench(path, "--out", tmp_path / "none", "--merge", f"M={tmp_path}", code=2)
+    assert "no finished artefact of kind 'report'" in " ".join(said.split())
+    assert not (tmp_path / "none").exists()  # nor is any data made for it
     merge = f"M={tmp_path / 'masked'}"
     _, said = bench(path, "--out", tmp_path / "out", "--merge", merge, code=2)
     assert "follow different protocols (candidates: " in " ".join(said.split())

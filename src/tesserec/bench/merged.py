@@ -32,7 +32,7 @@ def read_elsewhere(name: str, source: Path, protocols: Protocols, *, remedy: str
         ArtifactError: there is no report, or a damaged one.
         ConfigError: it is on another data set, or follows another protocol.
     """
-    report = Report.load(_report_of(source))
+    report = report_elsewhere(source)
     found = report.card["protocol"]
     for data, protocol in protocols.items():
         if protocol["dataset"] == found["dataset"]:
@@ -43,6 +43,15 @@ def read_elsewhere(name: str, source: Path, protocols: Protocols, *, remedy: str
         f"{source} is a report on the data set {found['dataset']}, which the suite does not have ({known}). "
         f"{remedy or 'Leave it out, or add the data.'}"
     )
+
+
+def report_elsewhere(source: Path) -> Report:
+    """The report of a run, or the report that a path itself is.
+
+    Raises:
+        ArtifactError: there is none, or a damaged one.
+    """
+    return Report.load(_report_of(source))
 
 
 def keep(elsewhere: Sequence[Finished], out: Path) -> None:

@@ -8,7 +8,14 @@ from typing import Any
 
 from tesserec.artifacts import fingerprint_json, require_writable
 from tesserec.bench.finished import Finished, open_finished
-from tesserec.bench.merged import Protocols, is_merged, kept_before, place_of, read_elsewhere
+from tesserec.bench.merged import (
+    Protocols,
+    is_merged,
+    kept_before,
+    place_of,
+    read_elsewhere,
+    report_elsewhere,
+)
 from tesserec.bench.studies import Studies
 from tesserec.bench.suite import Job, Suite, check_data
 from tesserec.bench.tuning import check_space, require_optuna
@@ -97,6 +104,8 @@ class Plan:
         protocols = self._protocols()
         before = kept_before(self.out, protocols)
         if len(protocols) < len(self.suite.data):
+            for _, source in self.merge:
+                report_elsewhere(source)  # refuses what is none
             return before, []
         places = [one.folder for one in before]
         found = [read_elsewhere(name, source, protocols) for name, source in self.merge]

@@ -15,6 +15,7 @@ Differences from the paper (its public code where the paper is silent), each wit
 - Masks are drawn anew in every epoch instead of ten times in advance; a sequence in which none fell has one drawn.
 - The state at MASK is not normalised by its length, and the output bias is one more dimension of states and items, so
   that the loss over all items never holds the table of logits.
+- Blocks normalise their input and a norm ends the encoder (`norm="post"` is the paper's), as in the other recommenders.
 - Dropout is on embeddings and on what each layer adds, not on attention weights, so that fused attention kernels apply.
 """
 

@@ -24,11 +24,14 @@ What the time bias may see is `time`; s_i is the moment that gaps of row i are c
 
 Differences from the paper (its public code where the paper is silent), each with its reason:
 
+- The loss is cross-entropy over all items (published with `loss="sampled-softmax"`), heads are wider and the
+  temperature lower: better on the validation part of Amazon Beauty (docs/methods/hstu.md).
 - Without times there still is p; the public code loses both together.
 - T is `max_length`, not one more, and p has a number for each of its distances; tables are per layer, shared by heads.
 - The bucket of a gap of x seconds is floor(ln(max(x, 1)) / 0.301), at most 128, as in the public code, whose constant
   suggests a base of 2: neighbouring buckets differ by a factor of 1.35.
-- Norms have weights, as in later implementations; sequences lie in one row, without padding.
+- Norms have weights and the output product a bias, as in later implementations; sequences lie in one row, without
+  padding.
 """
 
 import math
