@@ -18,7 +18,10 @@ CARD: dict[str, Any] = {
         "config": {}, "parameters": 7, "sizes": {}, "sources": {"dataset": "d0"},
         "ranking": "exact, every item scored", "selected_by": "nothing was selected", "seed": 0,
     },
-    "made": {"hardware": {"cpu": "cpu", "gpus": []}, "ranking_seconds": 2.0, "at": "2026-01-01T00:00:00+00:00"},
+    "made": {
+        "library": {"version": "0.1.0", "commit": None}, "versions": {"torch": "2.13.0", "faiss-cpu": None},
+        "hardware": {"cpu": "cpu", "gpus": []}, "ranking_seconds": 2.0, "at": "2026-01-01T00:00:00+00:00",
+    },
 }  # fmt: skip
 
 

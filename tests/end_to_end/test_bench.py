@@ -114,8 +114,9 @@ def test_a_suite_writes_numbers_for_machines_and_people(finished):
     assert "| only published | - | 0.3100 | - | - | - | - |" in text
     assert re.search(r"\| SASRec, <small> \| 0\.\d{4} ± 0\.\d{4} \| - \| [\d,]+ \| [\d.]+ \| [\d.]+ \| 2 \|", text)
     elsewhere = "published figures of only published: a paper; protocol differs: another protocol"
-    for fact in ("next to none", table["protocol"]["dataset"], elsewhere, "torch"):
+    for fact in ("next to none", table["protocol"]["dataset"], elsewhere, f"torch {torch.__version__}"):
         assert fact in text
+    assert "made elsewhere" not in text
 
 
 def test_a_second_call_repeats_nothing(finished):
@@ -246,6 +247,7 @@ def test_a_run_merged_under_the_name_and_seed_of_one_of_the_suite_stands_for_it(
     results, _ = bench(path, "--out", tmp_path / "out", "--only", "popularity", "--merge", f"SASRec, <small>={made}")
     assert results["missing"] == ["SASRec, <small> on shop, seed 0"]
     assert results["tables"]["shop"]["methods"]["SASRec, <small>"]["seeds"] == [1]
+    assert "- made elsewhere and merged: SASRec, <small> on shop, seed 1\n" in (tmp_path / "out/results.md").read_text()
     again, said = bench(path, "--out", tmp_path / "out", "--seeds", "1")  # nor is it made where it is chosen
     assert "SASRec, <small> on shop, seed 1" not in said
     assert again["missing"] == results["missing"]

@@ -137,16 +137,23 @@ def facts(results: Mapping[str, Any]) -> list[str]:
         )
     lines.append("training s: of the recommender alone, validation included; embeddings and tokenizers are not in it")
     lines += [f"{name}: {method['note']}" for name, method in suite["methods"].items() if method["note"]]
-    machines = dict.fromkeys(
-        machine for costs in results["costs"].values() for cost in costs.values() for machine in cost["hardware"]
-    )
-    hardware = made["hardware"]
-    lines.append(f"hardware of the runs: {'; '.join(machines)}; {hardware['cores']} cores here")
-    versions = [f"{name} {version}" for name, version in made["versions"].items() if version]
-    lines.append(
-        f"versions: tesserec {made['library']['version']} ({made['library']['commit']}), {', '.join(versions)}"
-    )
+    for what in ("hardware", "versions"):
+        every = [one for costs in results["costs"].values() for cost in costs.values() for one in cost[what]]
+        lines.append(f"{what} of the runs: {'; '.join(dict.fromkeys(every))}")
+    lines.append(f"cores of this machine: {made['hardware']['cores']}")
+    lines += [f"made elsewhere and merged: {name}" for name in merged_runs(results)]
     return lines
+
+
+def merged_runs(results: Mapping[str, Any]) -> list[str]:
+    """Names of the methods with a run that was made elsewhere, and its seeds."""
+    seeds = dict[str, list[str]]()
+    for run in results["runs"]:
+        if run["merged"]:
+            seeds.setdefault(f"{run['method']} on {run['data']}", []).append(str(run["seed"]))
+    return [
+        name if of == ["None"] else f"{name}, seed{'s' * (len(of) > 1)} {', '.join(of)}" for name, of in seeds.items()
+    ]
 
 
 def decimal(value: float) -> str:

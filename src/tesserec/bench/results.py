@@ -18,6 +18,7 @@ from tesserec.artifacts import MANIFEST, write_json
 from tesserec.bench.crew import Failure
 from tesserec.bench.finished import Finished
 from tesserec.bench.foresight import foresight
+from tesserec.bench.merged import MERGED
 from tesserec.bench.suite import Suite
 from tesserec.bench.tuning import Study
 from tesserec.config import to_dict
@@ -182,6 +183,7 @@ class Results:
             "data": one.data,
             "seed": one.seed,
             "folder": folder,
+            "merged": folder.startswith(f"{MERGED}/"),
             "per_user": f"{folder}/report/per_user.parquet",
             "metrics": one.report.metrics,
             "standard_errors": one.report.standard_errors,

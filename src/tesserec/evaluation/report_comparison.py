@@ -100,6 +100,7 @@ class Cost:
     training_peak_bytes: float | None  # of the GPU's memory where one was used, else of the process's
     ranking_peak_bytes: float | None
     hardware: tuple[str, ...]  # distinct
+    versions: tuple[str, ...]  # of the library and of what computed, distinct
 
 
 @dataclass(frozen=True, eq=False)
@@ -345,7 +346,16 @@ def cost_of(reports: Sequence[Report]) -> Cost:
         training_peak_bytes=_mean([_peak(one.get("training_memory")) for one in made]),
         ranking_peak_bytes=_mean([_peak(one.get("ranking_memory")) for one in made]),
         hardware=tuple(dict.fromkeys(hardware)),
+        versions=tuple(dict.fromkeys(_versions(one) for one in made)),
     )
+
+
+def _versions(made: Mapping[str, Any]) -> str:
+    """Such as "tesserec 0.1.0 (0123456789ab), torch 2.13.0"."""
+    library, used = made["library"], made["versions"]
+    commit = f" ({library['commit']})" if library["commit"] else ""
+    others = [f"{name} {version}" for name, version in used.items() if version]
+    return ", ".join([f"tesserec {library['version']}{commit}", *others])
 
 
 def _peak(memory: Mapping[str, Any] | None) -> float | None:
