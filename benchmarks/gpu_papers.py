@@ -9,6 +9,9 @@ is a data set made by `tesserec prepare`, `--ids` semantic IDs saved by tesserec
 both are made on another machine and copied. Of the recipe, text and tokenizer are replaced by those IDs; steps are
 compiled and in bfloat16. A short probe measures a step first, so that the number of epochs, and with it the schedule of
 the learning rate, fits into the time that is left. The run is one like any other: `tesserec evaluate` takes it, too.
+For further seeds, give `--epochs` as the first run has printed them: seeds of one method must differ in nothing else.
+
+    python benchmarks/gpu_papers.py letter-tiger-paper ... --out runs/beauty-letter-1 --epochs 40 --set seed=1
 """
 
 import argparse
@@ -72,6 +75,7 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, required=True, help="folder of the run")
     arguments.add_argument("--seconds", type=float, default=600.0, help="for everything")
     arguments.add_argument("--reserve", type=float, default=90.0, help="of them, for the evaluation at the end")
+    arguments.add_argument("--epochs", type=int, help="for so many; without: as many as a probe says there is time for")
     arguments.add_argument("--uncoded", choices=("refuse", "reserve"), default="refuse", help="items without a code")
     arguments.add_argument("--set", action="append", default=[], metavar="section.key=value", help="of the recipe")
     options = arguments.parse_args()
@@ -84,12 +88,19 @@ def main() -> None:
         fast = ("training.precision=bf16", "training.compile=true") if device.type == "cuda" else ()
         recipe = load_recipe(options.recipe, [*ids, *fast, *SETTINGS, *options.set])
         require_generative(recommender_class(recipe.recommender.method))
-        step, n_steps = probe(recipe, options)
-        left = options.seconds - options.reserve - (time.monotonic() - began)
-        epochs = max(1, int(left / (step * n_steps)))
-        pace = f"{1000 * step:.1f} ms a step, {n_steps} steps an epoch, {epochs} epochs in {left:.0f} s"
-        print(f"{describe(device)}: {pace}", file=sys.stderr)
-        time_limit = (f"training.epochs={epochs}", "training.max_steps=none", f"training.max_seconds={max(left, 1.0)}")
+        allowed = options.seconds - options.reserve  # the same for every seed
+        epochs = options.epochs
+        if epochs is None:
+            step, n_steps = probe(recipe, options)
+            left = allowed - (time.monotonic() - began)
+            epochs = max(1, int(left / (step * n_steps)))
+            pace = f"{1000 * step:.1f} ms a step, {n_steps} steps an epoch, {epochs} epochs in {left:.0f} s"
+            print(f"{describe(device)}: {pace}", file=sys.stderr)
+        time_limit = (
+            f"training.epochs={epochs}",
+            "training.max_steps=none",
+            f"training.max_seconds={max(allowed, 1.0)}",
+        )
         limited = load_recipe(options.recipe, [*ids, *fast, *SETTINGS, *time_limit, *options.set])
         finished = run(limited, options.data, options.out, progress=Clock())
     except TesserecError as error:

@@ -327,6 +327,14 @@ def read_json(path: Path) -> Any:
     return parse_json(path.read_text(encoding="utf-8"))
 
 
+def read_json_if_whole(path: Path) -> Any:
+    """As `read_json`; None where there is no such file, or a damaged one that counts as none."""
+    try:
+        return read_json(path)
+    except (ValueError, OSError):
+        return None
+
+
 def parse_json(text: str | bytes) -> Any:
     """A JSON value; ValueError for whatever cannot be read, nesting that is too deep included."""
     try:

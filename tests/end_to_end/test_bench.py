@@ -19,7 +19,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from tesserec.bench import load_suite
+from tesserec.bench import load_suite, plan
+from tesserec.bench.bench import collect
 from tesserec.bench.markdown import decimal
 from tesserec.bench.page import page as page_of
 from tesserec.cli.main import app
@@ -175,6 +176,14 @@ def test_codes_are_judged_and_followed_as_the_protocol_ranks_them(tmp_path):
     assert missed["beam_width"] == 7
     assert "ndcg@15" in results["tables"]["shop"]["methods"]["TIGER"]["metrics"]
     assert any("a beam of 7 ends there" in note for note in results["tables"]["shop"]["notes"])
+    (tmp_path / "codes.toml").write_text("missed_users = 0\n" + text)
+    assert bench(tmp_path / "codes.toml", "--out", tmp_path / "out")[0]["missed"] == {"shop": {}}
+    other = text.replace("training.max_steps=3", "training.max_steps=4")
+    (tmp_path / "codes.toml").write_text("missed_users = 0\n" + other)
+    bench(tmp_path / "codes.toml", "--out", tmp_path / "out")
+    (tmp_path / "codes.toml").write_text(other)  # the model is another, and nobody has followed its beams
+    planned = plan(load_suite(str(tmp_path / "codes.toml")), tmp_path / "out")
+    assert collect(planned).to_dict()["missed"] == {"shop": {}}
 
 
 def test_a_suite_killed_while_it_trains_and_at_any_moment_ends_with_the_same_results(tmp_path, finished):
@@ -290,6 +299,51 @@ def test_what_follows_another_protocol_is_refused_before_anything_is_run_or_copi
     assert f"remove {kept} to go on without it".replace(" ", "") in "".join(said.split())
 
 
+def test_a_merge_of_another_method_or_of_other_settings_is_refused_before_anything_is_run(tmp_path, finished):
+    path, runs = write_suite(tmp_path, epochs=1), finished / "runs" / "shop"
+    out = tmp_path / "out"
+    bench(path, "--out", out, "--only", "popularity")
+    for name, made, words in (
+        ("SASRec, <small>", runs / "sasrec-small" / "1", "training.epochs: 3 and 1"),
+        ("SASRec, <small>", runs / "popularity" / "0", "method: popularity and sasrec"),
+        ("x", out / "runs" / "shop" / "popularity" / "0", "given twice"),
+    ):
+        for arguments in (("--plan",), ()):
+            _, said = bench(path, "--out", out, "--merge", f"{name}={made}", *arguments, code=2)
+            assert words in " ".join(said.split())
+            assert not (out / "merged").exists()
+    bench(path, "--out", out, "--only", "popularity", "--merge", f"elsewhere={runs / 'sasrec-small' / '1'}")
+
+
+def test_what_is_damaged_costs_no_results_and_what_is_stale_is_not_shown(tmp_path, finished):
+    path, out = write_suite(tmp_path), shutil.copytree(finished, tmp_path / "out")
+    whole = results_of(finished)
+    run = out / "runs" / "shop" / "sasrec-small" / "0"
+    log = run / "recommender" / "training_log.json"
+    text = log.read_text()
+    log.unlink()
+    log.write_text(text[:40])
+    (run / "failure.json").write_text("{")
+    results, said = bench(path, "--out", out, "--only", "popularity", code=1)
+    assert "Traceback" not in said
+    assert results["tables"] == whole["tables"]
+    assert "is damaged" in results["failures"][0]["error"]
+    results, _ = bench(path, "--out", out)  # made good
+    assert lasting(results) == lasting(whole)
+
+    shutil.rmtree(run)
+    run.mkdir()
+    (run / ".run.json.partial").write_text("{")  # killed while a run was begun
+    assert lasting(bench(path, "--out", out)[0]) == lasting(whole)
+
+
+def test_files_of_the_users_folder_are_not_taken_for_modules_of_workers(tmp_path, monkeypatch):
+    (tmp_path / "secrets.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    results, _ = bench(write_suite(tmp_path), "--out", tmp_path / "out", "--only", "popularity")
+    assert results["failures"] == []
+
+
 def test_a_merge_that_was_interrupted_is_made_good(tmp_path, finished):
     path, made = write_suite(tmp_path), finished / "runs" / "shop" / "sasrec-small" / "1"
     merge = ("--out", tmp_path / "out", "--only", "popularity", "--merge", f"SASRec, <small>={made}")
@@ -339,7 +393,10 @@ def test_the_gpu_script_needs_torch_alone_and_its_run_stands_in_the_table(tmp_pa
                  "--seconds", "5", "--reserve", "1", *(f"--set={setting}" for setting in small)]  # fmt: skip
     done = subprocess.run([sys.executable, "-c", ONLY_TORCH, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"ms a step, \d+ steps an epoch, \d+ epochs in", done.stderr)
+    (epochs,) = re.findall(r"ms a step, \d+ steps an epoch, (\d+) epochs in", done.stderr)
+    seed = [*arguments[:7], tmp_path / "gpu 1", *arguments[8:], "--epochs", epochs, "--set=seed=1"]
+    assert arguments[7] == tmp_path / "gpu"
+    subprocess.run([sys.executable, *map(str, seed)], capture_output=True, check=True)
 
     suite, out = finished.parent / "small.toml", shutil.copytree(finished, tmp_path / "out")
     merge = ("--out", out, "--only", "popularity", "--merge", f"TIGER, GPU={tmp_path / 'gpu'}")
@@ -351,6 +408,8 @@ def test_the_gpu_script_needs_torch_alone_and_its_run_stands_in_the_table(tmp_pa
     assert results["curves"]["shop"]["TIGER, GPU"]
     assert [level["size"] for level in results["codes"]["shop"]["TIGER, GPU"]] == [8, 8, 8]
     assert lasting(bench(suite, *merge)[0]) == lasting(results)
+    results, _ = bench(suite, "--out", out, "--only", "popularity", "--merge", f"TIGER, GPU={tmp_path / 'gpu 1'}")
+    assert results["tables"]["shop"]["methods"]["TIGER, GPU"]["seeds"] == [0, 1]
 
     twice = f"again={finished / 'runs' / 'shop' / 'sasrec-small' / '1'}"
     _, said = bench(suite, "--out", out, "--only", "popularity", "--merge", twice, code=2)

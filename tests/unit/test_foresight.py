@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tesserec.artifacts import read_json, write_json
-from tesserec.bench.finished import TEAR_SHEET
+from tesserec.bench.finished import TEAR_SHEET, Finished
 from tesserec.bench.foresight import FIGURES, foresight, keep_figures, rank_correlation
 from tesserec.bench.markdown import FORESIGHT, foresight_rows
 from tesserec.bench.page import _foresight
@@ -24,7 +24,7 @@ def made(tmp_path, name, method, ids, evenness, distinct, recall, width=8):
     write_json(folder / TEAR_SHEET, {"of": ids, "figures": {EVENNESS: evenness, DISTINCT: distinct}})
     config = {"method": method, "recommender": {"width": width}, "training": {"seed": len(name)}}
     report = SimpleNamespace(card={"model": {"config": config}}, values={"recall@10": np.array([recall])}.get)
-    return SimpleNamespace(folder=folder, report=report)
+    return Finished(name, "shop", folder, report)
 
 
 def test_correlation_is_that_of_ranks():

@@ -7,6 +7,7 @@ import pytest
 
 from tesserec.errors import ConfigError, DataError
 from tesserec.evaluation import ReportComparison, StatisticsConfig, compare_reports
+from tesserec.pipeline.comparison import named_reports
 from toy_reports import report_of
 
 QUICK = StatisticsConfig(n_resamples=500, n_flips=999)
@@ -214,3 +215,18 @@ def test_older_reports_are_compared_without_the_slices_that_they_cannot_tell():
     found = compare_reports({"good": older[:1], "bad": older[1:]}, statistics=QUICK)
     assert {label.split(":")[0] for label in found.slices} == {"history"}
     assert "evaluate again" in " ".join(found.notes)
+
+
+def test_no_report_is_lost_where_names_meet(tmp_path):
+    """The end of a path, or a label, may be what another source is called."""
+    for place, (folder, method) in enumerate(
+        (("old", "toy"), ("toy", "toy"), ("popularity", "toy"), ("a", "popularity"))
+    ):
+        report_of([1, 2 + place], method=method, card={"model": {"sources": {"dataset": folder}}}).save(
+            tmp_path / folder
+        )
+    found = named_reports([f"toy={tmp_path / 'old'}", tmp_path / "toy", tmp_path / "popularity", tmp_path / "a"])
+    assert len(found) == 4
+    assert {report.cases["target_id"].size for of_method in found.values() for report in of_method} == {2}
+    assert next(iter(found)) == "toy"
+    assert list(found)[-1] == "popularity"

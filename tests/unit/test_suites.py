@@ -14,7 +14,7 @@ from tesserec.bench.markdown import absent
 from tesserec.bench.missed import MISSES, keep_misses, kept_shares
 from tesserec.bench.page import _missed, _slices
 from tesserec.bench.suite import Range, Tuning, slug
-from tesserec.bench.tuning import search
+from tesserec.bench.tuning import check_space, search
 from tesserec.bench.worker import Work
 from tesserec.data import SyntheticConfig, synthetic_catalogue
 from tesserec.errors import ArtifactError, ConfigError, MissingDependencyError
@@ -102,6 +102,29 @@ def test_common_settings_go_to_the_methods_that_have_their_section(tmp_path):
     assert jobs[0].recipe.training is None
     assert jobs[1].recipe.training is not None
     assert jobs[1].recipe.training.max_seconds == 7
+    some = ["recommender.dropout=0.3", "evaluation.beam_width=7"]  # popularity has neither, SASRec no beam
+    jobs = load_suite(written(tmp_path, f"{text}[methods.c]\nrecipe='tiger'\n"), settings=some).jobs(tmp_path)
+    assert (jobs[1].recipe.recommender.config.dropout, jobs[2].recipe.evaluation.beam_width) == (0.3, 7)
+    assert jobs[1].recipe.evaluation.beam_width is None
+    with pytest.raises(ConfigError, match=r"--set recommender.dropuot=1: no method of suite .* has this setting"):
+        load_suite(written(tmp_path, text), settings=["recommender.dropuot=1"]).jobs(tmp_path)
+
+
+def test_values_of_a_search_may_need_those_of_another():
+    def load(settings):
+        values = dict(setting.split("=") for setting in settings)
+        if int(values.get("a.width", 16)) % int(values.get("a.heads", 1)):
+            raise ConfigError("cannot be shared")
+
+    check_space("a", {"a.heads": (2, 3), "a.width": (24, 48)}, load)
+    with pytest.raises(ConfigError, match="cannot be shared"):
+        check_space("a", {"a.heads": (2, 3, 7), "a.width": (24, 48)}, load)
+
+
+def test_results_that_no_suite_wrote_are_not_overwritten(tmp_path):
+    (tmp_path / "results.json").write_text('{"mine": 1}')
+    with pytest.raises(ArtifactError, match=r"results\.json, which no suite wrote"):
+        plan(load_suite("quick"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +151,16 @@ def test_common_settings_go_to_the_methods_that_have_their_section(tmp_path):
         (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.training.learning_rat=[1]", "Did you mean 'learning_rate'?"),
         (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.training.dropout=3", "Give a list of values"),
         (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.training.learning_rate={{low=1e-4}}", "Give both ends"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.training.seed=[1,2]", "seeds are draws"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.recommender.n_layers={{low=1.0,high=3.0}}", "whole numbers"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\nsearch.recommender.n_heads=[2,3,7]", "shared by"),
+        (f"{SHOP}[methods.a]\nrecipe='hstu'\nsearch.recommender.time=['none','target']", "changes what the method is"),
+        (f"{SHOP}[tuning]\nseed=-1\n[methods.a]\nrecipe='sasrec'", "tuning.seed is -1"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\nseeds=[]", "seeds is empty"),
+        (f"{SHOP}[methods.a]\nrecipe='sasrec'\npublished.shop={{'recall@30'=0.1}}", "Add 30 to them"),
+        ("[data.shop]\npath='x'\n[data.shop.synthetic]\n[methods.a]\nrecipe='sasrec'", "path and is made up, too"),
+        (f"reference='b'\n{SHOP}[methods.a]\nrecipe='sasrec'\n[methods.b]\npublished.shop={{'recall@10'=0.1}}",
+         "reference is 'b', which is not run"),
         (f"{SHOP}[methods.a]\nrecipe='sasrec'\nseeds=[1, 1]", "seed 1 and a on shop, seed 1 are the same run"),
         (f"{SHOP}[methods.a]\nrecipe='popularity'\n[methods.b]\nlike='a'", "are the same run"),
         (f"{SHOP}[methods.a]\nrecipe='popularity'\n[methods.b]\nnote='x'", "nothing to run and nothing to show"),
@@ -159,7 +192,7 @@ def test_data_of_another_size_than_the_published_cut_is_refused(tmp_path):
 
 def test_a_choice_of_nothing_is_refused(tmp_path):
     suite = load_suite("quick")
-    with pytest.raises(ConfigError, match=r"no method with 'SASRek'.*Did you mean 'SASRec'"):
+    with pytest.raises(ConfigError, match=r"runs no method with 'SASRek'.*Did you mean 'SASRec'"):
         plan(suite, tmp_path, only=["SASRek"])
     with pytest.raises(ConfigError, match="has the seeds 0, 1, not 7"):
         plan(suite, tmp_path, seeds=[7])

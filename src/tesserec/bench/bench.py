@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tesserec.artifacts import read_json, read_manifest, require_writable, write_json
+from tesserec.artifacts import read_json_if_whole, read_manifest, require_writable, write_json
 from tesserec.bench.crew import FAILURE, Crew, Failure
 from tesserec.bench.finished import Finished, open_finished
 from tesserec.bench.merged import keep
@@ -66,7 +66,7 @@ def bench(
                 synthetic_catalogue(data.synthetic).save(place, config=to_dict(data.synthetic))
         before, new = planned.merged()
         if new:
-            _collected(planned, [*before, *new]).require_comparable()
+            planned.require_fitting([*before, *new])
             keep(new, out)
         chosen = tuple(job for job in planned.chosen if not stands_for([*before, *new], job))
         planned = replace(planned, chosen=chosen, merge=())  # kept by now
@@ -107,7 +107,8 @@ def _collected(planned: Plan, merged: Sequence[Finished], command: str = "") -> 
         if found is not None:
             runs.append(found)
         if note.exists():  # also where only what comes after the report went wrong
-            failures.append(Failure(job.label, str(read_json(note)["error"])))
+            said = read_json_if_whole(note) or {"error": f"{note} is damaged; run it again"}
+            failures.append(Failure(job.label, str(said["error"])))
         elif found is None:
             missing.append(job.label)
     searched = {(job.method, job.data): job for job in planned.jobs if planned.studies.searches(job)}

@@ -144,7 +144,7 @@ class Crew:
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
         return subprocess.Popen(
-            [sys.executable, "-c", "from tesserec.bench.worker import main; main()"],
+            [sys.executable, "-P", "-c", "from tesserec.bench.worker import main; main()"],  # nothing of this folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

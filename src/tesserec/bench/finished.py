@@ -1,5 +1,6 @@
 """Runs of a suite that have a report, and what a results file says of each."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tesserec.artifacts import MANIFEST, read_json, read_manifest
+from tesserec.artifacts import read_json_if_whole, read_manifest
 from tesserec.bench.missed import MISSES
-from tesserec.bench.suite import Job
+from tesserec.bench.suite import Job, model_settings
 from tesserec.errors import ArtifactError
 from tesserec.evaluation import Misses, Report
+from tesserec.evaluation.misses import KIND
 from tesserec.functional.id_statistics import entropy_bits
-from tesserec.pipeline.run import Run
+from tesserec.pipeline.run import RUN, Run
 from tesserec.tokenizers.semantic_ids import SemanticIds
 
 REPORT, SEMANTIC_IDS, TRAINING_LOG = "report", "semantic-ids", "recommender/training_log.json"
@@ -39,24 +41,34 @@ class Finished:
     def label(self) -> str:
         return f"{self.method} on {self.data}" + ("" if self.seed is None else f", seed {self.seed}")
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Method, recommender and training by its report, but for seeds."""
+        return model_settings(self.report.card["model"]["config"])
+
     @cached_property
     def log(self) -> list[dict[str, float]]:
         """A row for each validation while it trained (`tesserec.training.loop.TrainingLog`)."""
-        path = self.folder / TRAINING_LOG
-        return list(read_json(path)["rows"]) if path.exists() else []
+        saved = read_json_if_whole(self.folder / TRAINING_LOG)
+        return list(saved["rows"]) if saved is not None else []
 
     @cached_property
     def missed(self) -> dict[str, Any] | None:
-        """Why it missed, where that was found out (`tesserec.evaluation.Misses`)."""
-        folder = self.folder / MISSES
-        return Misses.load(folder).to_dict() if (folder / MANIFEST).exists() else None
+        """Why it missed, where that was found out of this very model (`tesserec.evaluation.Misses`)."""
+        folder, about = self.folder / MISSES, read_json_if_whole(self.folder / RUN)
+        with suppress(ArtifactError):
+            made_from = read_manifest(folder, kind=KIND).sources.get("recommender")
+            if about is None or about["stages"]["recommender"]["fingerprint"] == made_from:
+                return Misses.load(folder).to_dict()
+        return None
 
     @cached_property
     def code_use(self) -> list[dict[str, Any]]:
         """For each level of its semantic IDs: codewords there are, those used, and the perplexity of their use."""
-        if not (self.folder / SEMANTIC_IDS / MANIFEST).exists():
+        try:
+            ids = SemanticIds.load(self.folder / SEMANTIC_IDS)
+        except ArtifactError:
             return []
-        ids = SemanticIds.load(self.folder / SEMANTIC_IDS)
         counts = [np.bincount(column, minlength=size) for column, size in zip(ids.codes.T, ids.codebook_sizes)]
         extra = ids.collision_policy == "extra-level"
         return [

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tesserec.artifacts import fingerprint_json, read_json, write_json
+from tesserec.artifacts import fingerprint_json, read_json, read_json_if_whole, write_json
 from tesserec.bench.finished import TEAR_SHEET, Finished
-from tesserec.config import without_seeds
 from tesserec.evaluation import TearSheet, inspect_ids
 from tesserec.evaluation.tearsheet import Agreement
 from tesserec.pipeline.run import Run
@@ -45,7 +44,7 @@ def keep_figures(finished: Run) -> None:
         return
     path = finished.folder / TEAR_SHEET
     of = finished.about["stages"]["semantic-ids"]["fingerprint"]
-    if path.is_file() and read_json(path)["of"] == of:
+    if (kept := read_json_if_whole(path)) is not None and kept["of"] == of:
         return
     embeddings = finished.embeddings if finished.has("embeddings") else None
     if embeddings is not None and embeddings.vectors.ndim > 2:  # a vector for each attribute: no one nearest text
@@ -69,11 +68,9 @@ def foresight(runs: Mapping[str, Sequence[Finished]], metric: str) -> dict[str, 
     """
     alike = dict[str, dict[str, _Judged]]()
     for name, seeds in runs.items():
-        judged = [one for one in seeds if (one.folder / TEAR_SHEET).is_file()]
+        judged = [one for one in seeds if read_json_if_whole(one.folder / TEAR_SHEET) is not None]
         if judged:
-            config = judged[0].report.card["model"]["config"]
-            about = {part: config.get(part) for part in ("method", "recommender", "training")}
-            key = fingerprint_json(without_seeds(about))
+            key = fingerprint_json(judged[0].settings)
             alike.setdefault(key, {})[name] = _Judged.of(judged, metric)
     found: dict[str, dict[str, Any]] = {}
     for methods in alike.values():

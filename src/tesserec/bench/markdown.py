@@ -139,7 +139,7 @@ def facts(results: Mapping[str, Any]) -> list[str]:
     lines += [f"{name}: {method['note']}" for name, method in suite["methods"].items() if method["note"]]
     for what in ("hardware", "versions"):
         every = [one for costs in results["costs"].values() for cost in costs.values() for one in cost[what]]
-        lines.append(f"{what} of the runs: {'; '.join(dict.fromkeys(every))}")
+        lines += [f"{what} of the runs: {'; '.join(dict.fromkeys(every))}"] if every else []
     lines.append(f"cores of this machine: {made['hardware']['cores']}")
     lines += [f"made elsewhere and merged: {name}" for name in merged_runs(results)]
     return lines

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tesserec.artifacts import MANIFEST, link_artifact, read_json, read_manifest, write_json
+from tesserec.artifacts import MANIFEST, link_artifact, read_json_if_whole, read_manifest, write_json
 from tesserec.bench.finished import REPORT, SEMANTIC_IDS, TEAR_SHEET, TRAINING_LOG, Finished
 from tesserec.bench.missed import MISSES
 from tesserec.bench.suite import slug
-from tesserec.errors import ConfigError
+from tesserec.errors import ArtifactError, ConfigError
 from tesserec.evaluation import Report
 from tesserec.evaluation.report import require_same_protocol
 
@@ -62,8 +62,8 @@ def keep(elsewhere: Sequence[Finished], out: Path) -> None:
     for one in elsewhere:
         place = place_of(one, out)
         link_artifact(_report_of(one.folder), place / REPORT)
-        for name in (SEMANTIC_IDS, MISSES):
-            if (one.folder / name / MANIFEST).exists():
+        for name, there in ((SEMANTIC_IDS, bool(one.code_use)), (MISSES, one.missed is not None)):
+            if there:
                 link_artifact(one.folder / name, place / name)
         for name in (TRAINING_LOG, TEAR_SHEET):
             if (one.folder / name).exists():
@@ -81,13 +81,13 @@ def kept_before(out: Path, protocols: Protocols) -> list[Finished]:
     found = []
     for note in _notes(out):
         remedy = f"It was merged into the suite before: remove {note.parent} to go on without it."
-        found.append(read_elsewhere(str(read_json(note)["method"]), note.parent, protocols, remedy=remedy))
+        found.append(read_elsewhere(_read(note)["method"], note.parent, protocols, remedy=remedy))
     return found
 
 
 def merged_before(out: Path) -> list[str]:
     """METHOD=PATH of what `keep` has copied, as the command line takes it."""
-    notes = map(read_json, _notes(out))
+    notes = map(_read, _notes(out))
     return [f"{note['method']}={note['from']}" for note in notes]
 
 
@@ -98,6 +98,18 @@ def is_merged(out: Path) -> bool:
 
 def _notes(out: Path) -> list[Path]:
     return sorted(out.glob(f"{MERGED}/*/*/{NOTE}"))
+
+
+def _read(note: Path) -> dict[str, str]:
+    """What `keep` has noted.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    found = read_json_if_whole(note)
+    if not isinstance(found, dict) or not {"method", "from"} <= set(found):
+        raise ArtifactError(f"{note} is damaged. Remove {note.parent} and merge the run again.")
+    return {key: str(value) for key, value in found.items()}
 
 
 def place_of(one: Finished, out: Path) -> Path:

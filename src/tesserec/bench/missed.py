@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tesserec.artifacts import read_manifest
-from tesserec.errors import ArtifactError
-from tesserec.evaluation import why_missed
+from tesserec.errors import ArtifactError, DataError
+from tesserec.evaluation import Misses, why_missed
 from tesserec.evaluation.misses import KIND
 from tesserec.pipeline.run import Run
 from tesserec.progress import Progress
@@ -31,13 +31,23 @@ def keep_misses(finished: Run, n_users: int, progress: Progress) -> None:
     width, masked = ranked["beam_width"] or finished.recommender.config.beam_width, ranked["exclude_seen"]
     recommender = finished.about["stages"]["recommender"]["fingerprint"]
     with contextlib.suppress(ArtifactError):
-        manifest = read_manifest(folder, kind=KIND)
-        asked = [manifest.config.get(key) for key in ("n_users", "beam_width", "exclude_seen")]
-        if [manifest.sources.get("recommender"), *asked] == [recommender, n_users, width, masked]:
+        card = Misses.load(folder).card
+        asked = [card.get(key) for key in ("n_users", "beam_width", "exclude_seen")]
+        made_from = read_manifest(folder, kind=KIND).sources.get("recommender")
+        if [made_from, *asked] == [recommender, n_users, width, masked]:
             return
-    found = why_missed(
-        finished.recommender, finished.split, exclude_seen=masked, beam_width=width, n_users=n_users, progress=progress
-    )
+    try:
+        found = why_missed(
+            finished.recommender,
+            finished.split,
+            exclude_seen=masked,
+            beam_width=width,
+            n_users=n_users,
+            progress=progress,
+        )
+    except DataError as error:  # of so few users that none can be followed
+        progress.say(f"misses: none, {error}")
+        return
     found.save(folder, sources={"recommender": recommender})
 
 

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tesserec.artifacts import fingerprint_json, require_writable
+from tesserec.artifacts import fingerprint_json, read_json_if_whole, require_writable
 from tesserec.bench.finished import Finished, open_finished
 from tesserec.bench.merged import (
     Protocols,
@@ -16,16 +16,18 @@ from tesserec.bench.merged import (
     read_elsewhere,
     report_elsewhere,
 )
+from tesserec.bench.results import PAGE, RESULTS, TABLE
 from tesserec.bench.studies import Studies
 from tesserec.bench.suite import Job, Suite, check_data
 from tesserec.bench.tuning import check_space, require_optuna
 from tesserec.config import nearest
 from tesserec.data.dataset import Dataset
-from tesserec.errors import ConfigError
-from tesserec.evaluation import StatisticsConfig
+from tesserec.errors import ArtifactError, ConfigError
+from tesserec.evaluation import Report, StatisticsConfig
 from tesserec.evaluation.evaluate import protocol
+from tesserec.evaluation.report_checks import differing, require_one_protocol
 from tesserec.evaluation.report_comparison import require_testable
-from tesserec.pipeline.recipe import SplitConfig, load_recipe
+from tesserec.pipeline.recipe import SplitConfig
 from tesserec.tables import format_table
 from tesserec.types import PathLike
 
@@ -111,6 +113,41 @@ class Plan:
         found = [read_elsewhere(name, source, protocols) for name, source in self.merge]
         return before, [one for one in found if place_of(one, self.out) not in places]
 
+    def require_fitting(self, merged: Sequence[Finished]) -> None:
+        """Refuse what was made elsewhere and does not go into the suite's tables, beside what is made here.
+
+        Args:
+            merged: all of it, on data sets of the suite and of its protocol.
+
+        Raises:
+            ConfigError: it is of another method or has other settings than the suite's runs of its name, or is one of
+                the suite's runs once more.
+        """
+        for one in merged:
+            namesakes = [job for job in self.jobs if (job.method, job.data) == (one.method, one.data)]
+            remaining = [job for job in namesakes if not stands_for(merged, job)]
+            tuned = self.studies.tuned(remaining[0]) if remaining else None
+            found = ""
+            if tuned is not None:
+                found = differing(one.settings, tuned.settings_of_model)
+            elif namesakes:  # all of them made elsewhere: with their own settings, but of this method
+                method = {"method": namesakes[0].recipe.recommender.method}
+                found = differing({"method": one.settings["method"]}, method)
+            if found:
+                kept = f" It was merged before: remove {one.folder}." if one.folder.is_relative_to(self.out) else ""
+                raise ConfigError(
+                    f"{one.folder} does not go with the suite's runs of {one.method} ({found}). Merge it under a name "
+                    f"of its own.{kept}"
+                )
+        for data in self.suite.data:
+            reports = dict[str, list[Report]]()
+            made_here = [self.finished(job) for job in self.jobs if not stands_for(merged, job)]
+            for run in (*made_here, *merged):
+                if run is not None and run.data == data:
+                    reports.setdefault(run.method, []).append(run.report)
+            if reports:
+                require_one_protocol(reports, self.suite.searched)
+
     def _protocols(self) -> Protocols:
         """What reports on each data set must follow; without those that are not made yet."""
         asked = self.suite.protocol
@@ -134,7 +171,8 @@ class Plan:
 
 def stands_for(merged: Sequence[Finished], job: Job) -> bool:
     """Whether something that was made elsewhere stands for the run of a job, which is not made then."""
-    return any((one.method, one.data) == (job.method, job.data) and one.seed in (job.seed, None) for one in merged)
+    seed = job.seed if job.recipe.training is not None else None
+    return any((one.method, one.data, one.seed) == (job.method, job.data, seed) for one in merged)
 
 
 def plan(
@@ -160,6 +198,7 @@ def plan(
     """
     folder = Path(out)
     require_writable(folder)
+    _require_own(folder)
     check_data(suite)
     jobs = suite.jobs(folder)
     _require_different(suite, jobs)
@@ -169,10 +208,11 @@ def plan(
         require_optuna()
     for name, job in searched.items():
         space = suite.methods[name].search
-        check_space(name, space, lambda more, job=job: load_recipe(job.source, [*job.settings, *more]))  # type: ignore[misc]
+        check_space(name, space, lambda more, job=job: _require_as_told(job, more))  # type: ignore[misc]
+    run = dict.fromkeys(job.method for job in jobs)
     for word in only:
-        if not any(word.lower() in name.lower() for name in suite.methods):
-            raise ConfigError(f"suite {suite.name} has no method with {word!r} in it. {nearest(word, suite.methods)}")
+        if not any(word.lower() in name.lower() for name in run):
+            raise ConfigError(f"suite {suite.name} runs no method with {word!r} in it. {nearest(word, run)}")
     known = sorted({job.seed for job in jobs})
     for seed in seeds or ():
         if seed not in known:
@@ -184,8 +224,29 @@ def plan(
         and (seeds is None or job.seed in seeds)
     ]
     planned = Plan(suite, folder, tuple(jobs), tuple(chosen), tuple((name, Path(source)) for name, source in merge))
-    planned.merged()  # refuses what does not belong
+    if any(merged := planned.merged()):  # refuses what does not belong
+        planned.require_fitting([*chain(*merged)])
     return planned
+
+
+def _require_own(out: Path) -> None:
+    """Refuse a folder with results that no suite wrote: they would be overwritten."""
+    there = [name for name in (RESULTS, TABLE, PAGE) if (out / name).exists()]
+    saved = read_json_if_whole(out / RESULTS)
+    if there and not (isinstance(saved, dict) and "suite" in saved):
+        raise ArtifactError(
+            f"{out} has {' and '.join(there)}, which no suite wrote. Choose another folder for --out, or move them."
+        )
+
+
+def _require_as_told(job: Job, more: Sequence[str]) -> None:
+    """Refuse settings that the recipe does not take, or with which a method is told more of its targets."""
+    tried = job.with_settings(more, job.folder)
+    if tried.told != job.told:
+        raise ConfigError(
+            f"{', '.join(more)} changes what the method is told of its targets ({tried.told or job.told}), so its "
+            "figures would not go into one table with the others. Leave it out."
+        )
 
 
 def _require_different(suite: Suite, jobs: Sequence[Job]) -> None:

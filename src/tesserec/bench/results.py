@@ -5,6 +5,7 @@ agree on stands outside `costs` and `made`; what depends on the moment (seconds,
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tesserec import environment
-from tesserec.artifacts import MANIFEST, write_json
+from tesserec.artifacts import write_json
 from tesserec.bench.crew import Failure
 from tesserec.bench.finished import Finished
 from tesserec.bench.foresight import foresight
@@ -22,8 +23,8 @@ from tesserec.bench.merged import MERGED
 from tesserec.bench.suite import Suite
 from tesserec.bench.tuning import Study
 from tesserec.config import to_dict
-from tesserec.evaluation import Report, ReportComparison, compare_reports
-from tesserec.evaluation.report_checks import require_one_protocol
+from tesserec.errors import ArtifactError
+from tesserec.evaluation import ReportComparison, compare_reports
 from tesserec.text.embeddings import Embeddings
 
 RESULTS, TABLE, PAGE = "results.json", "results.md", "report.html"
@@ -70,35 +71,21 @@ class Results:
             if runs:
                 reference = self.suite.reference if self.suite.reference in runs else None
                 found[data] = compare_reports(
-                    self._reports(data),
+                    {name: [one.report for one in of_method] for name, of_method in runs.items()},
                     metrics=self.suite.metrics,
                     reference=reference,
                     embeddings=self._text_space(data),
-                    may_repeat=self._may_repeat,
+                    may_repeat=self.suite.searched,
                 )
         return found
-
-    def require_comparable(self) -> None:
-        """Refuse reports that do not go into one table, without making it.
-
-        Raises:
-            ConfigError: as `compare_reports`.
-        """
-        for data in self.suite.data:
-            if reports := self._reports(data):
-                require_one_protocol(reports, self._may_repeat)
-
-    def _reports(self, data: str) -> dict[str, list[Report]]:
-        return {name: [one.report for one in of_method] for name, of_method in self.of(data).items()}
-
-    @property
-    def _may_repeat(self) -> list[str]:
-        return [name for name, method in self.suite.methods.items() if method.search]
 
     def _text_space(self, data: str) -> Embeddings | None:
         """In which the items of a list are alike or not: the embeddings of the suite's first run that has some."""
         folders = [one.folder / EMBEDDINGS for runs in self.of(data).values() for one in runs]
-        return next((Embeddings.load(folder) for folder in folders if (folder / MANIFEST).exists()), None)
+        for folder in folders:
+            with suppress(ArtifactError):
+                return Embeddings.load(folder)
+        return None
 
     @cached_property
     def _plain(self) -> dict[str, Any]:
@@ -124,6 +111,8 @@ class Results:
                     for name, runs in self.of(data).items()
                     if (missed := next((one.missed for one in runs if one.missed), None))
                 }
+                if self.suite.missed_users
+                else {}
                 for data in tables
             },
             "searches": [

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tesserec.artifacts import fingerprint_json, read_manifest
-from tesserec.config import to_dict
+from tesserec.config import to_dict, without_seeds
 from tesserec.data.synthetic import SyntheticConfig
 from tesserec.errors import ConfigError
 from tesserec.evaluation import CUTOFFS, check_ranking
@@ -21,6 +21,7 @@ from tesserec.pipeline.recipe import SECTIONS, Recipe, load_recipe, place_of
 from tesserec.recommenders import recommender_class
 
 PROTOCOL_KEYS = ("part", "exclude_seen", "cutoffs")  # of the recipe's [evaluation]; a suite sets them for all methods
+OF_BEAMS = ("beam_width", "exact")  # of it, too: for generative methods alone
 PLACEHOLDER = re.compile(r"\{(\w+)\}")  # in a method's settings: a file of the suite
 SIZES = ("users", "items", "interactions")
 LONGEST_NAME = 100  # bytes of a folder's name; file systems take 255
@@ -59,6 +60,8 @@ class Tuning:
         parse_metric(self.metric.removeprefix("id_"))
         if self.trials < 1:
             raise ConfigError(f"tuning.trials is {self.trials}. Allow 1 trial or more, or leave out the searches.")
+        if self.seed < 0:
+            raise ConfigError(f"tuning.seed is {self.seed}. Use 0 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +104,8 @@ class Data:
     interactions: int | None = None
 
     def __post_init__(self) -> None:
+        if self.path and self.synthetic is not None:
+            raise ConfigError("it has a path and is made up, too. Remove path or synthetic.")
         if self.synthetic is not None and any(getattr(self, what) is not None for what in SIZES):
             raise ConfigError(
                 f"{', '.join(SIZES)} are for prepared data, but this is made up. Set data.NAME.synthetic's own sizes."
@@ -119,6 +124,11 @@ class Method:
     note: str = ""  # what a reader should know of it, such as its budget
     published: Mapping[str, Published] = field(default_factory=dict)  # by data set
     search: Space = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "data"):
+            if getattr(self, name) == ():
+                raise ConfigError(f"{name} is empty. Name one or more, or leave it out for those of the suite.")
 
 
 @dataclass(frozen=True)
@@ -141,6 +151,14 @@ class Job:
         """What its recommender knows of a target beyond the history; nothing, as a rule."""
         recommender = self.recipe.recommender
         return recommender_class(recommender.method).told(recommender.config)
+
+    @property
+    def settings_of_model(self) -> dict[str, Any]:
+        """As `model_settings`, of what will be trained."""
+        recipe = self.recipe
+        training = to_dict(recipe.training) if recipe.training is not None else None
+        config = to_dict(recipe.recommender.config)
+        return model_settings({"method": recipe.recommender.method, "recommender": config, "training": training})
 
     @property
     def label(self) -> str:
@@ -187,6 +205,11 @@ class Suite:
             if (missing := self.missing_files(method))
         }
 
+    @property
+    def searched(self) -> list[str]:
+        """Methods whose settings are searched for: those of two may come out the same."""
+        return [name for name, method in self.methods.items() if method.search]
+
     def dataset_folder(self, name: str, out: Path) -> Path:
         """Where a data set of the suite is, or will be made."""
         return Path(self.data[name].path) if self.data[name].path else out / "data" / slug(name)
@@ -197,17 +220,21 @@ class Suite:
         Raises:
             ConfigError: a recipe or one of its settings is wrong, or sets what belongs to the protocol.
         """
-        found = []
+        found, taken = [], set[str]()
         for data in self.data:
             for name, method in self.methods.items():
                 if not method.recipe or name in self.left_out or data not in (method.data or self.data):
                     continue
                 settings = self._settings(name, method)
+                taken |= {setting for setting in self.settings if setting in settings}
                 trained = load_recipe(method.recipe, settings).training is not None
                 seeds = method.seeds or self.seeds
                 for seed in seeds if trained else seeds[:1]:
                     folder = out / "runs" / slug(data) / slug(name) / str(seed)
                     found.append(Job(name, data, seed, method.recipe, (*settings, f"seed={seed}"), folder))
+        for setting in self.settings:
+            if setting not in taken:
+                raise ConfigError(f"--set {setting}: no method of suite {self.name} has this setting. Check its name.")
         _require_one_question(found)
         return found
 
@@ -224,15 +251,23 @@ class Suite:
         try:
             recipe = load_recipe(method.recipe, own)
             common = [setting for setting in self.settings if _concerns(setting, recipe)]
+            load_recipe(method.recipe, [*own, *common])
             return [*own, *common, *self.protocol.settings()]
         except ConfigError as error:
             raise ConfigError(f"suite {self.name}, {name}: {error}") from None
 
 
 def _concerns(setting: str, recipe: Recipe) -> bool:
-    """Whether a recipe has the section of a setting; a setting of no section at all is left to the recipe to refuse."""
-    section, _ = place_of(setting)
-    return section not in SECTIONS or getattr(recipe, section) is not None
+    """Whether a recipe has a setting; one of no section at all is left to the recipe to refuse."""
+    section, key = place_of(setting)
+    if section not in SECTIONS:
+        return True
+    if section == "evaluation" and key in OF_BEAMS:
+        return recommender_class(recipe.recommender.method).is_generative
+    values = recipe.to_dict().get(section)
+    if values is None or section == "collaborative" or not key:  # such as tokenizer=pq
+        return values is not None
+    return key in values
 
 
 def _require_one_question(jobs: Sequence[Job]) -> None:
@@ -247,6 +282,12 @@ def _require_one_question(jobs: Sequence[Job]) -> None:
                 f"{jobs[0].method} and {job.method} split the data differently ({jobs[0].recipe.split.method} and "
                 f"{job.recipe.split.method}). Use one split for all: --set split=..."
             )
+
+
+def model_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the configuration in a protocol card, what the seeds of a method have in common apart from their inputs."""
+    settings: dict[str, Any] = without_seeds({part: config.get(part) for part in ("method", "recommender", "training")})
+    return settings
 
 
 def slug(name: str) -> str:

@@ -58,7 +58,8 @@ def load_suite(
     """A packaged suite, or one from a file, completed by what the user says.
 
     Args:
-        source: the name of a packaged suite, or the path of a `.toml` file; paths in a file are relative to it.
+        source: the name of a packaged suite, or the path of a `.toml` file; paths of data sets and recipes in a file
+            are relative to it, those in settings to the current folder.
         data: name of a data set -> folder of the prepared data; a suite's only data set may be called "".
         files: name of another file that the suite asks for -> its path.
         settings: `section.key=value`, for every method whose recipe has the section.
@@ -83,8 +84,12 @@ def load_suite(
         methods[title] = _method(entry, f"{where}, {title}", home, methods, sources, paths)
     if not any(method.recipe for method in methods.values()):
         raise ConfigError(f"{where} has no method to run. Add [methods.NAME] with recipe = '...'.")
-    if head.reference and not (head.reference in methods and methods[head.reference].recipe):
-        raise ConfigError(f"{where}: reference is {head.reference!r}. {nearest(head.reference, methods)}")
+    run = [title for title, method in methods.items() if method.recipe]
+    if head.reference and head.reference not in run:
+        raise ConfigError(f"{where}: reference is {head.reference!r}, which is not run. {nearest(head.reference, run)}")
+    protocol = build(Protocol, values.get("protocol", {}), where=f"{where}, protocol")
+    for title, method in methods.items():
+        _require_cutoffs(method, protocol, head.metrics, f"{where}, {title}")
     _require_folders(sources, "data set", where)
     _require_folders(methods, "method", where)
     return Suite(
@@ -95,13 +100,25 @@ def load_suite(
         metrics=head.metrics,
         reference=head.reference,
         missed_users=head.missed_users,
-        protocol=build(Protocol, values.get("protocol", {}), where=f"{where}, protocol"),
+        protocol=protocol,
         tuning=build(Tuning, values.get("tuning", {}), where=f"{where}, tuning"),
         data=sources,
         files=paths,
         methods=methods,
         settings=tuple(settings),
     )
+
+
+def _require_cutoffs(method: Method, protocol: Protocol, compared: Sequence[str], where: str) -> None:
+    """Refuse published figures that none of ours could stand beside."""
+    for name, published in method.published.items():
+        for metric in published.metrics:
+            _, cutoff = parse_metric(metric.removeprefix("id_"))
+            if method.recipe and metric not in compared and cutoff not in protocol.cutoffs:
+                raise ConfigError(
+                    f"{where}: {metric} is published on {name}, but protocol.cutoffs are "
+                    f"{', '.join(map(str, protocol.cutoffs))}. Add {cutoff} to them."
+                )
 
 
 def _require_folders(names: Iterable[str], what: str, where: str) -> None:
@@ -233,7 +250,8 @@ def _method(
     if not method.recipe and not published:
         raise ConfigError(f"{where} has nothing to run and nothing to show. Give it a recipe or published figures.")
     recipe = str(home / method.recipe) if method.recipe.lower().endswith(".toml") else method.recipe
-    return replace(method, recipe=recipe, published=published, search=search)
+    note = " ".join(method.note.split())  # a line of the results
+    return replace(method, recipe=recipe, note=note, published=published, search=search)
 
 
 def _table(value: Any, where: str) -> Mapping[str, Any]:
@@ -261,6 +279,8 @@ def _search(table: Mapping[str, Any], where: str, prefix: str = "") -> Space:
     for key, value in table.items():
         if isinstance(value, Mapping) and not {"low", "high"} & set(value):
             found |= _search(value, where, f"{prefix}{key}.")
+        elif key == "seed":
+            raise ConfigError(f"{where}.{prefix}{key}: seeds are draws and no settings to choose among. Leave it out.")
         elif isinstance(value, Mapping):
             if not {"low", "high"} <= set(value):
                 raise ConfigError(f"{where}.{prefix}{key} is {value!r}. Give both ends: {{ low = .., high = .. }}.")

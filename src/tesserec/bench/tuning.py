@@ -7,6 +7,7 @@ of the trials is drawn at random, and settings that were tried are not tried aga
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from tesserec.bench.suite import Range, Space, Tuning
 from tesserec.environment import require_library
 from tesserec.errors import ConfigError
 
+COMBINED = 200  # values of the other settings, with which one is tried that is refused alone
+INSIDE = 0.387  # of the way through a range of real numbers
 REDRAWN = 50  # times, at most, where a draw comes to settings that were tried; after a fifth of them at random
 
 
@@ -110,14 +113,41 @@ def check_space(name: str, space: Space, load: Callable[[Sequence[str]], object]
     """Refuse a space with a setting that the recipe does not take, before the first trial.
 
     Args:
-        load: makes the recipe with further settings.
+        load: makes the recipe with further settings, or refuses them.
 
     Raises:
-        ConfigError: a setting, or one of its values, is refused.
+        ConfigError: a setting, or one of its values, is refused, whatever the others are.
     """
+    values = {key: _tried(where) for key, where in space.items()}
     for key, where in space.items():
-        for value in (where.low, where.high) if isinstance(where, Range) else where:
-            try:
-                load([f"{key}={int(value) if isinstance(where, Range) and where.whole else value}"])
-            except ConfigError as error:
-                raise ConfigError(f"{name}, search: {error}") from None
+        others = [[f"{other}={value}" for value in values[other]] for other in space if other != key]
+        beside = [(), *islice(product(*others), COMBINED)]
+        hint = (
+            " Both ends without a point make it whole numbers." if isinstance(where, Range) and not where.whole else ""
+        )
+        for value in values[key]:
+            _require_loads(f"{name}, search", f"{key}={value}", beside, load, hint)
+
+
+def _tried(where: Range | tuple[Any, ...]) -> tuple[Any, ...]:
+    """Values of a setting that stand for all: those that are listed, or the ends and, of real numbers, one between."""
+    if isinstance(where, tuple):
+        return where
+    if where.whole:
+        return int(where.low), int(where.high)
+    return where.low, where.low + INSIDE * (where.high - where.low), where.high
+
+
+def _require_loads(
+    where: str, setting: str, beside: Sequence[tuple[str, ...]], load: Callable[[Sequence[str]], object], hint: str
+) -> None:
+    """Refuse a setting that loads beside none of the others; the reason is that of the first."""
+    refusals = list[ConfigError]()
+    for more in beside:
+        try:
+            load([setting, *more])
+        except ConfigError as error:
+            refusals.append(error)
+        else:
+            return
+    raise ConfigError(f"{where}: {refusals[0]}{hint}") from None

@@ -43,13 +43,18 @@ def bench(
     from tesserec import bench as suites
     from tesserec.bench.crew import require_room
     from tesserec.errors import ConfigError
+    from tesserec.pipeline.sources import name_and_path
 
     if suite is None:
         known = suites.packaged_suites()
         width = max(map(len, known))
         show(known, "\n".join(f"{name:{width}}  {summary}" for name, summary in known.items()), as_json=as_json)
         return
-    sources = dict(entry.partition("=")[::2] if "=" in entry else ("", entry) for entry in data or [])
+    named = [name_and_path(entry) for entry in data or []]
+    for name, of_name in ((name, [path for other, path in named if other == name]) for name, _ in named):
+        if len(of_name) > 1:
+            raise ConfigError(f"--data {name or 'PATH'} is given {len(of_name)} times. Name each data set once.")
+    sources = {name: str(path) for name, path in named}
     loaded = suites.load_suite(suite, data=sources, files=dict(_pairs(file or [], "--file")), settings=settings or [])
     folder = out if out is not None else Path("bench") / loaded.name
     merged = _pairs(merge or [], "--merge")
@@ -81,7 +86,7 @@ def _pairs(entries: list[str], option: str) -> list[tuple[str, str]]:
     pairs = []
     for entry in entries:
         name, equals, path = entry.partition("=")
-        if not equals or not name or not path:
+        if not equals or not name.strip() or not name.isprintable() or not path:
             raise ConfigError(f"{option} {entry!r} is no NAME=PATH. Write it as in {option} name=folder/file.")
         pairs.append((name, path))
     return pairs

@@ -48,5 +48,5 @@ def misses(
         progress=TerminalProgress(),
     )
     if out is not None:
-        found.save(out)
+        found.save(out, sources={"recommender": opened.about["stages"]["recommender"]["fingerprint"]})
     show(found.to_dict(), found.text(), as_json=as_json)

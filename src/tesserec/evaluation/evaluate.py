@@ -106,7 +106,8 @@ def require_generative(recommender: Recommender | type[Recommender]) -> None:
     """
     if not recommender.is_generative:
         raise ConfigError(
-            f"{recommender.method} scores every item, so its ranking is always exact. Leave out exact and beam_width."
+            f"{recommender.method} scores every item, so its ranking is always exact: it has no beam that could be set "
+            "(exact, beam_width) or lose anything."
         )
 
 

@@ -278,6 +278,8 @@ def why_missed(
     check_ranking((1,), False, width)
     if n_users is not None and n_users < 1:
         raise ConfigError(f"n_users is {n_users}. Look at 1 user or more.")
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}. Use 0 or more.")
     require_fitted_on(recommender, split)
     if n_users is not None and n_users < len(cases):
         cases = cases.take(np.sort(np.random.default_rng(seed).choice(len(cases), n_users, replace=False)))

@@ -413,6 +413,15 @@ def _notes(
             notes.append(
                 f"a beam of {beam[1]} ends there: at larger cut-offs, targets behind it are misses of {', '.join(of)}"
             )
+    card = next(iter(reports.values()))[0].card["protocol"]
+    if card["part"] == "validation" and selections:
+        chosen = ", ".join(name for of in selections.values() for name in of)
+        notes.append(
+            f"these users selected the weights of {chosen}, which flatters them beside the others; compare on the test "
+            "part"
+        )
+    if card["cases"] < FEW_USERS:
+        notes.append(f"fewer than {FEW_USERS} users: all intervals are far too narrow")
     if any(len(part.rows) < FEW_USERS for part in slices):
         notes.append(f"slices of fewer than {FEW_USERS} users have no intervals, which would be far too narrow there")
     if {part.group for part in slices} < {"popularity", "history", "repeat"}:

@@ -98,10 +98,11 @@ def _grouped(sources: Sequence[_Source]) -> dict[str, list[Report]]:
     firsts = [group[0] for group in groups.values()]
     wanted = [first.name or first.label for first in firsts]
     paths = [first.path.resolve() for first in firsts]
+    taken = [name for first, name in zip(firsts, wanted) if first.name or wanted.count(name) == 1]
     named: dict[str, list[Report]] = {}
     for first, name, group in zip(firsts, wanted, groups.values()):
         if not first.name and wanted.count(name) > 1:
-            name = distinct_end(first.path.resolve(), paths)
+            name = distinct_end(first.path.resolve(), paths, taken)
         _require_one_recipe(name, group)
         named[name] = [source.report for source in group]
     return named

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from tesserec.tokenizers.base import ItemTokenizer
 
 RUN = "run.json"
+PARTIAL = f".{RUN}.partial"  # of a kill while it was first written
 TEXTS: dict[str, Callable[[Any], list[Any]]] = {  # entry of run.json -> what in it must be text
     "reached": list,
     "recipe": lambda recipe: [recipe["split"]["method"], recipe["recommender"]["method"]],
@@ -364,7 +365,8 @@ class _Stages:
     def begin(cls, folder: Path, recipe: Recipe, data: Path, store: StageStore | None, progress: Progress) -> "_Stages":
         """Take up the run in a folder, or begin one in an empty or new folder."""
         require_writable(folder)
-        if folder.exists() and not (folder / RUN).exists() and any(folder.iterdir()):
+        begun = folder.exists() and any(entry.name != PARTIAL for entry in folder.iterdir())
+        if begun and not (folder / RUN).exists():
             raise ArtifactError(
                 f"{folder} exists and is not a run. Choose another folder for --out, or empty this one."
             )

@@ -1,6 +1,6 @@
 """What several sources on the command line are called: `NAME=PATH`, or the end of the path."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tesserec.errors import ConfigError, DataError
@@ -39,10 +39,10 @@ def name_and_path(source: str) -> tuple[str, Path]:
     return (name, Path(path)) if equals and not Path(source).exists() else ("", Path(source))
 
 
-def distinct_end(path: Path, paths: Sequence[Path]) -> str:
-    """The shortest end of a path that none of the others has; equal paths are no others."""
+def distinct_end(path: Path, paths: Sequence[Path], taken: Collection[str] = ()) -> str:
+    """The shortest end of a path that none of the others has and no name that is taken; equal paths are no others."""
     for n_parts in range(1, len(path.parts)):
         end = path.parts[-n_parts:]
-        if all(other == path or other.parts[-n_parts:] != end for other in paths):
+        if "/".join(end) not in taken and all(other == path or other.parts[-n_parts:] != end for other in paths):
             return "/".join(end)
     return str(path)
