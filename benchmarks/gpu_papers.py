@@ -9,9 +9,9 @@ is a data set made by `tesserec prepare`, `--ids` semantic IDs saved by tesserec
 both are made on another machine and copied. Of the recipe, text and tokenizer are replaced by those IDs; steps are
 compiled and in bfloat16. A short probe measures a step first, so that the number of epochs, and with it the schedule of
 the learning rate, fits into the time that is left. The run is one like any other: `tesserec evaluate` takes it, too.
-For further seeds, give `--epochs` as the first run has printed them: seeds of one method must differ in nothing else.
+For further seeds, give the epochs and the limit that the first run prints: seeds of one method differ in nothing else.
 
-    python benchmarks/gpu_papers.py letter-tiger-paper ... --out runs/beauty-letter-1 --epochs 40 --set seed=1
+    python benchmarks/gpu_papers.py letter-tiger-paper ... --epochs 40 --set training.max_seconds=480 --set seed=1
 """
 
 import argparse
@@ -88,19 +88,15 @@ def main() -> None:
         fast = ("training.precision=bf16", "training.compile=true") if device.type == "cuda" else ()
         recipe = load_recipe(options.recipe, [*ids, *fast, *SETTINGS, *options.set])
         require_generative(recommender_class(recipe.recommender.method))
-        allowed = options.seconds - options.reserve  # the same for every seed
+        step, n_steps = probe(recipe, options) if options.epochs is None else (0.0, 0)
+        left = max(1, int(options.seconds - options.reserve - (time.monotonic() - began)))
         epochs = options.epochs
         if epochs is None:
-            step, n_steps = probe(recipe, options)
-            left = allowed - (time.monotonic() - began)
             epochs = max(1, int(left / (step * n_steps)))
-            pace = f"{1000 * step:.1f} ms a step, {n_steps} steps an epoch, {epochs} epochs in {left:.0f} s"
+            pace = f"{1000 * step:.1f} ms a step, {n_steps} steps an epoch, {epochs} epochs in {left} s"
             print(f"{describe(device)}: {pace}", file=sys.stderr)
-        time_limit = (
-            f"training.epochs={epochs}",
-            "training.max_steps=none",
-            f"training.max_seconds={max(allowed, 1.0)}",
-        )
+            print(f"further seeds: --epochs {epochs} --set training.max_seconds={left} --set seed=1", file=sys.stderr)
+        time_limit = (f"training.epochs={epochs}", "training.max_steps=none", f"training.max_seconds={left}")
         limited = load_recipe(options.recipe, [*ids, *fast, *SETTINGS, *time_limit, *options.set])
         finished = run(limited, options.data, options.out, progress=Clock())
     except TesserecError as error:

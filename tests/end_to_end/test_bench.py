@@ -394,7 +394,9 @@ def test_the_gpu_script_needs_torch_alone_and_its_run_stands_in_the_table(tmp_pa
     done = subprocess.run([sys.executable, "-c", ONLY_TORCH, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (epochs,) = re.findall(r"ms a step, \d+ steps an epoch, (\d+) epochs in", done.stderr)
-    seed = [*arguments[:7], tmp_path / "gpu 1", *arguments[8:], "--epochs", epochs, "--set=seed=1"]
+    (again,) = re.findall(r"further seeds: (.*)", done.stderr)
+    assert f"--epochs {epochs} " in again
+    seed = [*arguments[:7], tmp_path / "gpu 1", *arguments[8:], *again.split()]
     assert arguments[7] == tmp_path / "gpu"
     subprocess.run([sys.executable, *map(str, seed)], capture_output=True, check=True)
 

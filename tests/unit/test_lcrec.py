@@ -566,10 +566,11 @@ def test_a_title_that_was_never_read_leads_to_its_item_if_codes_mean_something(d
     places = []
     for codes in (semantic_ids.codes, semantic_ids.codes[np.random.default_rng(1).permutation(N_ITEMS)]):
         ids = SemanticIds(semantic_ids.catalogue, codes, semantic_ids.codebook_sizes)
-        model = LCRec(ids, dataclasses.replace(READING, tasks=("seqrec", "item2index")), LONGER).fit(split)
+        training = dataclasses.replace(LONGER, epochs=120, validate_every=120)
+        model = LCRec(ids, dataclasses.replace(READING, tasks=("seqrec", "item2index")), training).fit(split)
         found = model.find([titles[row] for row in hidden], k=N_ITEMS).ids()
         places.append(np.mean([row.index(f"item-{item}") for item, row in zip(hidden, found)]))
-    assert places[0] < 3  # by chance: the middle of the catalogue
+    assert places[0] < 2
     assert places[1] > 5
 
 

@@ -53,6 +53,12 @@ class Finished:
         return list(saved["rows"]) if saved is not None else []
 
     @cached_property
+    def tear_sheet(self) -> dict[str, Any] | None:
+        """Figures of its semantic IDs, where they were judged (`tesserec.bench.foresight.keep_figures`)."""
+        kept: dict[str, Any] | None = read_json_if_whole(self.folder / TEAR_SHEET)
+        return kept
+
+    @cached_property
     def missed(self) -> dict[str, Any] | None:
         """Why it missed, where that was found out of this very model (`tesserec.evaluation.Misses`)."""
         folder, about = self.folder / MISSES, read_json_if_whole(self.folder / RUN)

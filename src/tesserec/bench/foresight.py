@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tesserec.artifacts import fingerprint_json, read_json, read_json_if_whole, write_json
+from tesserec.artifacts import fingerprint_json, read_json_if_whole, write_json
 from tesserec.bench.finished import TEAR_SHEET, Finished
 from tesserec.evaluation import TearSheet, inspect_ids
 from tesserec.evaluation.tearsheet import Agreement
@@ -68,7 +68,7 @@ def foresight(runs: Mapping[str, Sequence[Finished]], metric: str) -> dict[str, 
     """
     alike = dict[str, dict[str, _Judged]]()
     for name, seeds in runs.items():
-        judged = [one for one in seeds if read_json_if_whole(one.folder / TEAR_SHEET) is not None]
+        judged = [one for one in seeds if one.tear_sheet is not None]
         if judged:
             key = fingerprint_json(judged[0].settings)
             alike.setdefault(key, {})[name] = _Judged.of(judged, metric)
@@ -97,7 +97,7 @@ class _Judged:
 
     @classmethod
     def of(cls, seeds: Sequence[Finished], metric: str) -> "_Judged":
-        sheets = [read_json(one.folder / TEAR_SHEET) for one in seeds]
+        sheets = [one.tear_sheet for one in seeds if one.tear_sheet is not None]
         figures = {}
         for name in FIGURES:
             values = [sheet["figures"].get(name) for sheet in sheets]

@@ -225,9 +225,8 @@ class Suite:
             for name, method in self.methods.items():
                 if not method.recipe or name in self.left_out or data not in (method.data or self.data):
                     continue
-                settings = self._settings(name, method)
-                taken |= {setting for setting in self.settings if setting in settings}
-                trained = load_recipe(method.recipe, settings).training is not None
+                settings, trained = self._settings(name, method)
+                taken |= set(settings)
                 seeds = method.seeds or self.seeds
                 for seed in seeds if trained else seeds[:1]:
                     folder = out / "runs" / slug(data) / slug(name) / str(seed)
@@ -238,8 +237,8 @@ class Suite:
         _require_one_question(found)
         return found
 
-    def _settings(self, name: str, method: Method) -> list[str]:
-        """All settings of a method but the seed: its own, then those of everyone, then the protocol."""
+    def _settings(self, name: str, method: Method) -> tuple[list[str], bool]:
+        """All settings of a method but the seed: its own, everyone's, the protocol; and whether it is trained."""
         own = [PLACEHOLDER.sub(lambda match: self.files[match[1]], setting) for setting in method.settings]
         for setting in (*own, *self.settings, *method.search):
             section, key = place_of(setting)
@@ -251,8 +250,8 @@ class Suite:
         try:
             recipe = load_recipe(method.recipe, own)
             common = [setting for setting in self.settings if _concerns(setting, recipe)]
-            load_recipe(method.recipe, [*own, *common])
-            return [*own, *common, *self.protocol.settings()]
+            settings = [*own, *common, *self.protocol.settings()]
+            return settings, load_recipe(method.recipe, settings).training is not None
         except ConfigError as error:
             raise ConfigError(f"suite {self.name}, {name}: {error}") from None
 

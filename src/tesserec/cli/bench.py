@@ -51,10 +51,9 @@ def bench(
         show(known, "\n".join(f"{name:{width}}  {summary}" for name, summary in known.items()), as_json=as_json)
         return
     named = [name_and_path(entry) for entry in data or []]
-    for name, of_name in ((name, [path for other, path in named if other == name]) for name, _ in named):
-        if len(of_name) > 1:
-            raise ConfigError(f"--data {name or 'PATH'} is given {len(of_name)} times. Name each data set once.")
     sources = {name: str(path) for name, path in named}
+    if len(sources) < len(named):
+        raise ConfigError("--data names a data set twice. Give each one once, as NAME=PATH.")
     loaded = suites.load_suite(suite, data=sources, files=dict(_pairs(file or [], "--file")), settings=settings or [])
     folder = out if out is not None else Path("bench") / loaded.name
     merged = _pairs(merge or [], "--merge")
