@@ -1,6 +1,5 @@
 """Runs of a suite that have a report, and what a results file says of each."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from tesserec.artifacts import read_json_if_whole, read_manifest
-from tesserec.bench.missed import MISSES
+from tesserec.bench.missed import MISSES, misses_of
 from tesserec.bench.suite import Job, model_settings
 from tesserec.errors import ArtifactError
-from tesserec.evaluation import Misses, Report
-from tesserec.evaluation.misses import KIND
+from tesserec.evaluation import Report
 from tesserec.functional.id_statistics import entropy_bits
 from tesserec.pipeline.run import RUN, Run
 from tesserec.tokenizers.semantic_ids import SemanticIds
@@ -61,12 +59,10 @@ class Finished:
     @cached_property
     def missed(self) -> dict[str, Any] | None:
         """Why it missed, where that was found out of this very model (`tesserec.evaluation.Misses`)."""
-        folder, about = self.folder / MISSES, read_json_if_whole(self.folder / RUN)
-        with suppress(ArtifactError):
-            made_from = read_manifest(folder, kind=KIND).sources.get("recommender")
-            if about is None or about["stages"]["recommender"]["fingerprint"] == made_from:
-                return Misses.load(folder).to_dict()
-        return None
+        about = read_json_if_whole(self.folder / RUN)  # None: merged, and looked at then
+        recommender = about["stages"]["recommender"]["fingerprint"] if about is not None else None
+        found = misses_of(recommender, self.folder / MISSES)
+        return found.to_dict() if found is not None else None
 
     @cached_property
     def code_use(self) -> list[dict[str, Any]]:

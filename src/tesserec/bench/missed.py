@@ -1,7 +1,7 @@
 """Why the generative models of a suite missed: kept beside a run, for the report."""
 
-import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tesserec.artifacts import read_manifest
@@ -30,12 +30,10 @@ def keep_misses(finished: Run, n_users: int, progress: Progress) -> None:
     folder, ranked = finished.folder / MISSES, finished.about["recipe"]["evaluation"]
     width, masked = ranked["beam_width"] or finished.recommender.config.beam_width, ranked["exclude_seen"]
     recommender = finished.about["stages"]["recommender"]["fingerprint"]
-    with contextlib.suppress(ArtifactError):
-        card = Misses.load(folder).card
-        asked = [card.get(key) for key in ("n_users", "beam_width", "exclude_seen")]
-        made_from = read_manifest(folder, kind=KIND).sources.get("recommender")
-        if [made_from, *asked] == [recommender, n_users, width, masked]:
-            return
+    kept = misses_of(recommender, folder)
+    asked = {"n_users": n_users, "beam_width": width, "exclude_seen": masked}
+    if kept is not None and asked.items() <= kept.card.items():
+        return
     try:
         found = why_missed(
             finished.recommender,
@@ -49,6 +47,15 @@ def keep_misses(finished: Run, n_users: int, progress: Progress) -> None:
         progress.say(f"misses: none, {error}")
         return
     found.save(folder, sources={"recommender": recommender})
+
+
+def misses_of(recommender: str | None, folder: Path) -> Misses | None:
+    """The misses in a folder, if they are of the recommender with this fingerprint (None: of any) and whole."""
+    try:
+        made_from = read_manifest(folder, kind=KIND).sources.get("recommender")
+        return Misses.load(folder) if recommender in (None, made_from) else None
+    except ArtifactError:
+        return None
 
 
 def kept_shares(missed: Mapping[str, Any]) -> list[float]:

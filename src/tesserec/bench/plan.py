@@ -124,16 +124,7 @@ class Plan:
                 the suite's runs once more.
         """
         for one in merged:
-            namesakes = [job for job in self.jobs if (job.method, job.data) == (one.method, one.data)]
-            remaining = [job for job in namesakes if not stands_for(merged, job)]
-            tuned = self.studies.tuned(remaining[0]) if remaining else None
-            found = ""
-            if tuned is not None:
-                found = differing(one.settings, tuned.settings_of_model)
-            elif namesakes:  # all of them made elsewhere: with their own settings, but of this method
-                method = {"method": namesakes[0].recipe.recommender.method}
-                found = differing({"method": one.settings["method"]}, method)
-            if found:
+            if found := self._unlike_namesakes(one, merged):
                 kept = f" It was merged before: remove {one.folder}." if one.folder.is_relative_to(self.out) else ""
                 raise ConfigError(
                     f"{one.folder} does not go with the suite's runs of {one.method} ({found}). Merge it under a name "
@@ -147,6 +138,17 @@ class Plan:
                     reports.setdefault(run.method, []).append(run.report)
             if reports:
                 require_one_protocol(reports, self.suite.searched)
+
+    def _unlike_namesakes(self, one: Finished, merged: Sequence[Finished]) -> str:
+        """Where something made elsewhere differs from the suite's runs of its name; "" where it does not."""
+        namesakes = [job for job in self.jobs if (job.method, job.data) == (one.method, one.data)]
+        remaining = [job for job in namesakes if not stands_for(merged, job)]
+        tuned = self.studies.tuned(remaining[0]) if remaining else None
+        if tuned is not None:
+            return differing(one.settings, tuned.settings_of_model)
+        if namesakes:  # all made elsewhere, or not searched for yet: of this method, whatever its settings
+            return differing(one.settings["method"], namesakes[0].recipe.recommender.method, "method")
+        return ""
 
     def _protocols(self) -> Protocols:
         """What reports on each data set must follow; without those that are not made yet."""
