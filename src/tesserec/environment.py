@@ -63,6 +63,13 @@ def installed(*distributions: str) -> dict[str, str | None]:
     return found
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on: fewer than the machine's under `taskset`, Slurm, or a container's CPU set."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def hardware() -> dict[str, Any]:
     """Processor, cores, threads and accelerators, as torch sees them."""
     import torch

@@ -25,6 +25,7 @@ from tesserec.bench.markdown import decimal
 from tesserec.bench.page import page as page_of
 from tesserec.cli.main import app
 from tesserec.data import Dataset
+from tesserec.environment import usable_cores
 from tesserec.tokenizers.semantic_ids import SemanticIds
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -206,13 +207,25 @@ def test_a_suite_killed_while_it_trains_and_at_any_moment_ends_with_the_same_res
 
 
 def started(arguments: list[str]) -> "subprocess.Popen[bytes]":
-    """The command as a process of its own, on as many threads as this one: sums depend on them in the last bit."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tesserec", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )
+    """The command as a process of its own, whose workers have as many threads as those of `bench`."""
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, "-m", "tesserec", *arguments], stdout=quiet, stderr=quiet)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be given to a process here")
+def test_workers_share_the_cores_that_were_given_not_all_of_the_machine(tmp_path, finished, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    given = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(given)})
+    try:
+        _, said = bench(finished.parent / "small.toml", "--out", tmp_path / "out", "--workers", "2", code=2)
+        assert "Use 1 to 1, the cores that this process may use" in " ".join(said.split())
+        results, _ = bench(write_suite(tmp_path, epochs=1), "--out", tmp_path / "out", "--seeds", "0")
+    finally:
+        os.sched_setaffinity(0, given)
+    (run,) = (run for run in results["runs"] if run["seed"] == 0)
+    card = json.loads((tmp_path / "out" / run["folder"] / "report" / "report.json").read_text())["card"]
+    assert card["made"]["hardware"]["threads"] == 1
 
 
 def test_a_run_that_went_wrong_after_its_report_is_in_the_table_and_named(tmp_path, finished):
@@ -228,7 +241,7 @@ def test_a_failing_run_is_reported_and_a_search_gives_all_seeds_its_settings(tmp
     """In one suite, by two workers where there are two cores."""
     pytest.importorskip("optuna")
     path = write_suite(tmp_path, epochs=1, more=SEARCHED_AND_FAILING)
-    workers = min(2, os.cpu_count() or 1)
+    workers = min(2, usable_cores())
     results, said = bench(path, "--out", tmp_path / "out", "--workers", workers, code=1)
     assert [failure["label"] for failure in results["failures"]] == ["too much on shop, seed 7"]
     assert "The loss became" in results["failures"][0]["error"]
@@ -289,7 +302,7 @@ def test_what_follows_another_protocol_is_refused_before_anything_is_run_or_copi
         _, said = bench(path, "--out", out, "--merge", merge, *arguments, code=2)
         assert "follow different protocols" in " ".join(said.split())
     _, said = bench(path, "--out", out, "--plan", "--workers", "1000", code=2)
-    assert "the cores of this machine" in " ".join(said.split())
+    assert "the cores that this process may use" in " ".join(said.split())
     bench(path, "--out", out, "--only", "popularity")  # nothing was spoilt
 
     kept = out / "merged" / "m" / "1"
@@ -297,6 +310,17 @@ def test_what_follows_another_protocol_is_refused_before_anything_is_run_or_copi
     (kept / "merged.json").write_text('{"method": "M", "from": "elsewhere"}')
     _, said = bench(path, "--out", out, "--only", "popularity", code=2)
     assert f"remove {kept} to go on without it".replace(" ", "") in "".join(said.split())
+
+
+def test_seeds_ascend_wherever_their_runs_were_made(tmp_path, finished):
+    path, seeds = write_suite(tmp_path), finished / "runs" / "shop" / "sasrec-small"
+    shutil.copytree(seeds / "1", tmp_path / "out" / "runs" / "shop" / "sasrec-small" / "1")
+    merge = ("--merge", f"SASRec, <small>={seeds / '0'}")
+    results, _ = bench(path, "--out", tmp_path / "out", "--only", "popularity", *merge)
+    assert results["tables"]["shop"]["methods"]["SASRec, <small>"]["seeds"] == [0, 1]
+    assert [run["seed"] for run in results["runs"]] == [None, 0, 1]
+    assert [run["merged"] for run in results["runs"]] == [False, True, False]
+    assert [curve["seed"] for curve in results["curves"]["shop"]["SASRec, <small>"]] == [0, 1]
 
 
 def test_a_merge_of_another_method_or_of_other_settings_is_refused_before_anything_is_run(tmp_path, finished):
@@ -507,7 +531,7 @@ def test_mistakes_end_with_one_sentence_and_exit_code_2(tmp_path):
     for arguments, words in (
         ([path, "--seeds", "a"], "Give whole numbers separated by commas"),
         ([path, "--merge", "name"], "is no NAME=PATH"),
-        ([path, "--workers", "1000"], "the cores of this machine"),
+        ([path, "--workers", "1000"], "the cores that this process may use"),
         ([path, "--merge", f"x={tmp_path}"], "no finished artefact"),
         (["nowhere.toml"], "There is no suite file nowhere.toml"),
         (["quik"], "Did you mean 'quick'?"),

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 from tesserec.artifacts import write_json
 from tesserec.bench.worker import Work
+from tesserec.environment import usable_cores
 from tesserec.errors import ConfigError
 from tesserec.progress import Progress, Task
 
@@ -49,14 +50,14 @@ class _Place:
 
 
 def require_room(size: int) -> None:
-    """Refuse a number of workers that this machine has no cores for.
+    """Refuse a number of workers that there are no cores for.
 
     Raises:
         ConfigError: fewer than one worker, or more than cores.
     """
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     if not 1 <= size <= cores:
-        raise ConfigError(f"workers is {size}. Use 1 to {cores}, the cores of this machine.")
+        raise ConfigError(f"workers is {size}. Use 1 to {cores}, the cores that this process may use.")
 
 
 class Crew:
@@ -73,7 +74,7 @@ class Crew:
         """
         require_room(size)
         self._progress, self._size = progress, size
-        self._threads = max(1, (os.cpu_count() or 1) // size)
+        self._threads = usable_cores() // size
         self._places = [_Place(number) for number in range(size)]
         self._free: SimpleQueue[_Place] = SimpleQueue()
         for place in self._places:

@@ -52,8 +52,9 @@ class Results:
     command: str
 
     def of(self, data: str) -> dict[str, list[Finished]]:
-        """The finished runs on a data set by their method, in the order of the suite; what was merged comes last."""
-        runs = [one for one in self.finished if one.data == data]
+        """The finished runs on a data set by their method, in the order of the suite, seeds ascending wherever they
+        were made; methods that were merged come last."""
+        runs = sorted((one for one in self.finished if one.data == data), key=lambda one: one.seed or 0)
         names = [*self.suite.methods, *(one.method for one in runs)]
         by_name = {name: [one for one in runs if one.method == name] for name in dict.fromkeys(names)}
         return {name: found for name, found in by_name.items() if found}
@@ -101,7 +102,7 @@ class Results:
             "command": self.command,
             "tables": tables,
             "published": self._published(),
-            "runs": [self._run(one) for one in self.finished],
+            "runs": [self._run(one) for data in tables for runs in self.of(data).values() for one in runs],
             "curves": {data: {name: _curves(runs) for name, runs in self.of(data).items()} for data in tables},
             "codes": {data: {name: runs[0].code_use for name, runs in self.of(data).items()} for data in tables},
             "foresight": {data: foresight(self.of(data), self.suite.metrics[0]) for data in tables},
