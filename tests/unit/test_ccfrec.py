@@ -384,7 +384,7 @@ def test_codes_or_texts_of_another_origin_are_refused(model):
     with pytest.raises(DataError, match="items that this model knows have other vectors now"):
         model.with_items(embeddings=embeddings(), semantic_ids=SemanticIds(CATALOGUE, codes, SIZES))
     texts = Embeddings(CATALOGUE, random.normal(size=(N_ITEMS, 2, 20)).astype(np.float32), NAMES)
-    with pytest.raises(DataError, match="come from another tokenizer or encoder"):
+    with pytest.raises(DataError, match="come from another encoder or tokenizer"):
         model.with_items(embeddings=texts, semantic_ids=semantic_ids())
     corrected = embeddings().vectors.copy()
     corrected[:9] = texts.vectors[:9]

@@ -331,6 +331,19 @@ def test_heavier_priors_make_smaller_offsets():
     assert lengths[0] > 5 * lengths[1] > 25 * lengths[2]
 
 
+@pytest.mark.parametrize("method", ["sasrec-text", "unisrec", "zesrec"])
+def test_texts_of_another_encoder_are_refused_though_their_shape_is_right(method):
+    """Only what becomes of known items tells."""
+    model = fitted(method, replace(BRIEF, epochs=1))
+    others = np.random.default_rng(2).normal(size=VECTORS.shape).astype(np.float32)
+    with pytest.raises(DataError, match="30 of 30 items that this model knows have other vectors now"):
+        model.with_items(embeddings=Embeddings(SPLIT.dataset.catalogue, others))
+    corrected = np.vstack([others[:9], VECTORS[9:]])
+    model.with_items(embeddings=Embeddings(SPLIT.dataset.catalogue, corrected))
+    strangers = Catalogue([f"new-{row}" for row in range(N_ITEMS)])
+    model.with_items(embeddings=Embeddings(strangers, others))
+
+
 def test_known_items_keep_their_offsets_and_new_ones_have_none():
     model = fitted("zesrec")
     ids = ["new", "item-4"]

@@ -56,12 +56,9 @@ from tesserec.recommenders.item_vectors import (
     Output,
 )
 from tesserec.recommenders.next_item import Part
-from tesserec.text.embeddings import Embeddings
-from tesserec.tokenizers.semantic_ids import SemanticIds
 from tesserec.types import FloatArray
 
 HIDDEN, REPLACED = 0.8, 0.1  # of the chosen codes: shares that become MASK, and another code; the rest stays
-MOVED = 0.01  # of the spread of item vectors: more than rounding makes of equal texts and codes
 ALIGNED = 2048  # positions of a step that are contrasted with each other: bounds the table of their products
 
 
@@ -427,24 +424,6 @@ class CCFRec(ItemVectorRecommender):
                 "The codebooks of these items", mine, f"those of {self.config.pretrained}", theirs, remedy=remedy
             )
         super()._start_from(other)
-
-    def with_items(self, *, embeddings: Embeddings | None = None, semantic_ids: SemanticIds | None = None) -> Self:
-        """As for all item vectors.
-
-        Raises:
-            DataError: most of the items that the model knows have other vectors now.
-        """
-        other = super().with_items(embeddings=embeddings, semantic_ids=semantic_ids)
-        old, before = self._rows_here(other.fitted_catalogue), self.item_vectors
-        spread = np.linalg.norm(before - before.mean(axis=0), axis=1).mean()
-        far = np.linalg.norm(before[old[old >= 0]] - other.item_vectors[old >= 0], axis=1) > MOVED * spread
-        if far.sum() > len(far) / 2:  # some texts may have been corrected since
-            raise DataError(
-                f"{far.sum()} of {len(far)} items that this model knows have other vectors now, so these codes or "
-                "texts come from another tokenizer or encoder and mean other things. Encode all items with those of "
-                "the training."
-            )
-        return other
 
     @property
     def _fitted_network(self) -> CCFRecNetwork:

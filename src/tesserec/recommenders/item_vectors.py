@@ -41,6 +41,7 @@ from tesserec.types import FloatArray, IntArray, PathLike
 
 ITEMS_AT_A_TIME = 8192  # when the vectors of a whole catalogue are made
 VECTORS = "item_vectors.npy"
+MOVED = 0.01  # of the spread of item vectors: more than rounding makes of equal features
 CODE_SPACE = "codebooks"  # name of the source that says what codes mean
 SOURCES = ("embeddings", "semantic_ids", CODE_SPACE, "pretrained")  # of what, beside the data set, a model may be made
 
@@ -465,7 +466,8 @@ class ItemVectorRecommender(ScoringRecommender):
 
         Raises:
             ConfigError: the method has weights of its own for each item, or what it reads is missing.
-            DataError: features of another shape than those of the training.
+            DataError: features of another shape than those of the training, or most of the items that the model knows
+                have other vectors now.
         """
         features = ItemFeatures(embeddings, semantic_ids)
         if features.shapes != self.feature_shapes:
@@ -480,7 +482,27 @@ class ItemVectorRecommender(ScoringRecommender):
         other._keep_rows(rows)
         other.catalogue, other.train_counts = catalogue, np.append(self.train_counts, 0)[rows]
         other._settle(other._tables(features), len(catalogue))
+        self._require_unmoved(other, rows)
         return other
+
+    def _require_unmoved(self, other: Self, rows: IntArray) -> None:
+        """Refuse features that make other vectors of the items that this model knows.
+
+        Args:
+            other: this model over another catalogue.
+            rows: (M,) as `_rows_here` says.
+        """
+        before, now = self.item_vectors, other.item_vectors
+        spread = np.linalg.norm(before - before.mean(axis=0), axis=1).mean()
+        moved = np.linalg.norm(before[rows[rows >= 0]] - now[rows >= 0], axis=1) > MOVED * spread
+        if moved.sum() > len(moved) / 2:  # some texts may have been corrected since
+            made_by = {"embeddings": "encoder", "semantic_ids": "tokenizer"}
+            maker = " or ".join(made_by[name] for name in self.feature_shapes)
+            raise DataError(
+                f"{moved.sum()} of {len(moved)} items that this model knows have other vectors now, so these features "
+                f"come from another {maker} and mean other things, or these are other items under the same ids. Make "
+                "the features as those of the training, and give other items ids of their own."
+            )
 
     def _rows_here(self, catalogue: Catalogue) -> IntArray:
         """(M,) which item of the fitted catalogue each item of another one is; -1 for new ones."""
