@@ -191,11 +191,7 @@ def test_a_suite_killed_while_it_trains_and_at_any_moment_ends_with_the_same_res
     path = write_suite(tmp_path)
     arguments = ["bench", str(path), "--out", str(tmp_path / "out")]
     with started(arguments) as process:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("out/stages/checkpoints/*/checkpoint.pt")):
-            assert process.poll() is None, "the suite ended before it wrote a checkpoint"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        until_it_trains(process, tmp_path / "out")
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "out" / "results.json").exists()
     moment = random.SystemRandom().uniform(2, 8)  # seconds: from before the first run to after the last one
@@ -206,10 +202,36 @@ def test_a_suite_killed_while_it_trains_and_at_any_moment_ends_with_the_same_res
     assert lasting(again) == lasting(results_of(finished)), f"killed after {moment:.2f} s"
 
 
-def started(arguments: list[str]) -> "subprocess.Popen[bytes]":
+def test_an_interrupt_ends_the_suite_at_once_though_its_workers_do_not_get_it(tmp_path):
+    """Ctrl-C of a terminal reaches every process of a group; a notebook's, or `kill -INT`, the suite's alone."""
+    path = write_suite(tmp_path, epochs=100_000)
+    with started(["bench", str(path), "--out", str(tmp_path / "out")], stderr=subprocess.PIPE) as process:
+        until_it_trains(process, tmp_path / "out")
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[1].decode()
+    assert process.returncode == 130
+    assert "SASRec, <small> on shop, seed 0: interrupted" in said
+    assert "the same command, started again, goes on" in said
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def until_it_trains(process: "subprocess.Popen[bytes]", out: Path) -> None:
+    """Wait for the first checkpoint of a suite."""
+    deadline = time.monotonic() + 120
+    while not list(out.glob("stages/checkpoints/*/checkpoint.pt")):
+        assert process.poll() is None, "the suite ended before it wrote a checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def started(arguments: list[str], *, stderr: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
     """The command as a process of its own, whose workers have as many threads as those of `bench`."""
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen([sys.executable, "-m", "tesserec", *arguments], stdout=quiet, stderr=quiet)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tesserec", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be given to a process here")

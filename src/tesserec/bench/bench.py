@@ -182,9 +182,9 @@ def _search(job: Job, bound: _Bound, task: Task) -> None:
 
 
 def _words(finished: Finished | None) -> str:
-    """A run's result in half a line."""
+    """A run's result in half a line; None where the suite was given up before it."""
     if finished is None:
-        return "finished without a result"
+        return "interrupted"
     metrics = finished.report.metrics
     name = "ndcg@10" if "ndcg@10" in metrics else next(iter(metrics))
     return f"{name} {metrics[name]:.4f}"

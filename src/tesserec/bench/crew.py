@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from tesserec.progress import Progress, Task
 
 Item = TypeVar("Item")
 
+SECONDS_TO_NOTICE = 0.2  # Ctrl-C, of which a longer wait is not told: polars handles the signal so that waits go on
 FAILURE = "failure.json"  # in the folder of a run that failed; gone once it succeeds
 
 
@@ -94,9 +95,12 @@ class Crew:
         An exception (Ctrl-C, too) ends all workers and is raised again.
         """
         with ThreadPoolExecutor(self._size) as pool:
+            waiting = {pool.submit(work, item) for item in items}
             try:
-                for future in as_completed([pool.submit(work, item) for item in items]):
-                    future.result()
+                while waiting:
+                    done, waiting = wait(waiting, timeout=SECONDS_TO_NOTICE, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
             except BaseException:
                 self._given_up = True
                 pool.shutdown(wait=False, cancel_futures=True)
