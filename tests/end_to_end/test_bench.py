@@ -202,17 +202,18 @@ def test_a_suite_killed_while_it_trains_and_at_any_moment_ends_with_the_same_res
     assert lasting(again) == lasting(results_of(finished)), f"killed after {moment:.2f} s"
 
 
-def test_an_interrupt_ends_the_suite_at_once_though_its_workers_do_not_get_it(tmp_path):
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_an_interrupt_ends_the_suite_at_once_and_no_run_failed(send, tmp_path):
     """Ctrl-C of a terminal reaches every process of a group; a notebook's, or `kill -INT`, the suite's alone."""
     path = write_suite(tmp_path, epochs=100_000)
     with started(["bench", str(path), "--out", str(tmp_path / "out")], stderr=subprocess.PIPE) as process:
         until_it_trains(process, tmp_path / "out")
-        process.send_signal(signal.SIGINT)
+        send(process.pid, signal.SIGINT)
         said = process.communicate(timeout=30)[1].decode()
     assert process.returncode == 130
     assert "SASRec, <small> on shop, seed 0: interrupted" in said
     assert "the same command, started again, goes on" in said
-    assert not (tmp_path / "out" / "results.json").exists()
+    assert not [*tmp_path.glob("out/results.json"), *tmp_path.glob("out/runs/**/failure.json")]
 
 
 def until_it_trains(process: "subprocess.Popen[bytes]", out: Path) -> None:
@@ -231,6 +232,7 @@ def started(arguments: list[str], *, stderr: int = subprocess.DEVNULL) -> "subpr
         stdout=subprocess.DEVNULL,
         stderr=stderr,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        start_new_session=True,
     )
 
 

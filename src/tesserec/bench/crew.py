@@ -24,6 +24,12 @@ from tesserec.progress import Progress, Task
 Item = TypeVar("Item")
 
 SECONDS_TO_NOTICE = 0.2  # Ctrl-C, of which a longer wait is not told: polars handles the signal so that waits go on
+WORKER = """\
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C of a terminal, too: the suite ends its workers, and no run failed
+from tesserec.bench.worker import main
+main()
+"""
 FAILURE = "failure.json"  # in the folder of a run that failed; gone once it succeeds
 
 
@@ -149,7 +155,7 @@ class Crew:
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
         return subprocess.Popen(
-            [sys.executable, "-P", "-c", "from tesserec.bench.worker import main; main()"],  # nothing of this folder
+            [sys.executable, "-P", "-c", WORKER],  # -P: nothing of this folder is imported
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -85,7 +85,7 @@ def main() -> None:
     reporter = _Reporter(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)  # what libraries print is no message
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+    with contextlib.suppress(BrokenPipeError):
         for line in sys.stdin:
             _carry_out(build(Work, json.loads(line), where="job"), reporter)
 
