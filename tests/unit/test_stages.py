@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tesserec.data import SyntheticConfig, synthetic_catalogue
+from tesserec.data import Dataset, SyntheticConfig, synthetic_catalogue
 from tesserec.errors import ArtifactError, ConfigError
 from tesserec.pipeline import Run, load_recipe, run
 from tesserec.pipeline.inspection import inspect
@@ -203,6 +204,23 @@ def test_a_fitted_tokenizer_of_another_run_names_these_items(data, tmp_path):
     assert other.semantic_ids.fingerprint == first.semantic_ids.fingerprint
     with pytest.raises(ConfigError, match=r"tokenizer.method is 'fitted' but tokenizer.path is not set"):
         load_recipe("tiger", ("tokenizer=fitted",))
+
+
+def test_texts_that_mean_other_things_to_a_fitted_tokenizer_are_noted(data, tmp_path):
+    vectors = tmp_path / "vectors.npy"
+    np.save(vectors, np.random.default_rng(0).normal(size=(len(Dataset.load(data).catalogue), 8)))
+    settings = [one for one in TIGER if not one.startswith("tokenizer")]
+    texts = {"lsa": ["text=lsa", "text.width=8"], "file": ["text=file", f"text.model={vectors}"]}
+    noted = {}
+    for name, theirs in texts.items():
+        source, spoken = tmp_path / name, Spoken()
+        run(load_recipe("tiger", [*settings, *theirs, "tokenizer.codebook_size=8"]), data, source)
+        fitted = ["tokenizer=fitted", f"tokenizer.path={source / 'tokenizer'}"]
+        run(load_recipe("tiger", [*settings, *texts["file"], *fitted]), data, tmp_path / f"by {name}", progress=spoken)
+        noted[name] = [line for line in spoken.lines if line.startswith("note: ")]
+    (line,) = noted["lsa"]
+    assert "was trained on texts with text.encoder=lsa, here it reads them with text.encoder=file" in line
+    assert noted["file"] == []
 
 
 def test_an_ablation_without_codes_makes_no_ids(data, tmp_path):

@@ -16,7 +16,7 @@ a store that the run shares with others (`store`) has an artefact of that key.
 
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from tesserec.artifacts import (
     fingerprint_folder,
     fingerprint_json,
     read_json,
+    read_json_if_whole,
     read_manifest,
     require_writable,
     write_json,
@@ -196,11 +197,9 @@ def run(
     start = [_content_to_start_from(path) for path in method.reads(config)]
     shared = StageStore(Path(store)) if store is not None else None
     stages = _Stages.begin(Path(out), recipe, data, shared, progress)
-    if recipe.text is not None and recipe.text.encoder == "lsa" and _reads_vectors_of_elsewhere(recipe, bool(start)):
-        progress.say(
-            "note: lsa is fitted to each data set anew, so that its vectors mean nothing to what another one has "
-            "trained; a network (text=minilm, ...) has one space for all"
-        )
+    for reader in _readers_of_elsewhere(recipe):
+        if said := _strange_texts(recipe.text, reader):
+            progress.say(f"note: {said}")
     embedded = _embed(recipe.text, dataset, stages) if recipe.text is not None else None
     semantic_ids = _semantic_ids(recipe, split, embedded, stages)
     embeddings = Embeddings.load(stages.folder / "embeddings") if method.needs_embeddings else None
@@ -231,10 +230,41 @@ def run(
     return Run.open(stages.folder)
 
 
-def _reads_vectors_of_elsewhere(recipe: Recipe, starts: bool) -> bool:
-    """Whether text vectors of this data set are read by a tokenizer or a network that another run has trained."""
-    fitted = recipe.tokenizer is not None and isinstance(recipe.tokenizer.config, FittedTokenizer)
-    return fitted or (starts and recommender_class(recipe.recommender.method).needs_embeddings)
+def _readers_of_elsewhere(recipe: Recipe) -> list[str]:
+    """The runs whose tokenizer or network is to read text vectors of this data set, though it was trained on others."""
+    method = recommender_class(recipe.recommender.method)
+    readers = [*method.reads(recipe.recommender.config)] if method.needs_embeddings else []
+    if recipe.tokenizer is not None and isinstance(recipe.tokenizer.config, FittedTokenizer):
+        readers.append(recipe.tokenizer.config.path)
+    return readers
+
+
+def _strange_texts(ours: TextConfig | None, reader: str) -> str:
+    """Why vectors made by these settings mean other things to what another run has trained; "" if nothing says so."""
+    if ours is None:
+        return ""
+    if ours.encoder == "lsa":
+        return (
+            "lsa is fitted to each data set anew, so that its vectors mean nothing to what another one has trained; a "
+            "network (text=minilm, ...) has one space for all"
+        )
+    folder = Path(reader)
+    about = read_json_if_whole(folder / RUN) or read_json_if_whole(folder.parent / RUN)
+    theirs = about["recipe"]["text"] if about else None
+    if theirs is None:
+        return ""
+    here, there = _space(to_dict(ours)), _space(theirs)
+    unlike = [name for name in here if here[name] != there[name]]
+    if not unlike:
+        return ""
+    was, now = (", ".join(f"text.{name}={space[name]}" for name in unlike) for space in (there, here))
+    return f"{reader} was trained on texts with {was}, here it reads them with {now}: vectors mean other things to it"
+
+
+def _space(text: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a vector's meaning depends on; neither a model's folder nor the columns are among them."""
+    model = Path(text["model"]).name if text["model"] and text["encoder"] != "file" else None
+    return {"encoder": text["encoder"], "model": model, "pooling": text["pooling"], "normalize": text["normalize"]}
 
 
 def _semantic_ids(recipe: Recipe, split: Split, embedded: str | None, stages: "_Stages") -> SemanticIds | None:
