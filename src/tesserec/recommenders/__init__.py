@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RECOMMENDERS = {
     "popularity": "tesserec.recommenders.popularity:Popularity",
+    "own-history": "tesserec.recommenders.own_history:OwnHistory",
     "item-graph": "tesserec.recommenders.item_graph:ItemGraph",
     "s3rec": "tesserec.recommenders.s3rec:S3Rec",
     "sasrec": "tesserec.recommenders.sasrec:SASRec",
