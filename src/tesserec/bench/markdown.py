@@ -73,8 +73,9 @@ def _beside(theirs: float | None, ours: Mapping[str, Any] | None) -> str:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
+    """None where a seed does not say, so that no mean rests on fewer seeds than stand beside it."""
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def foresight_rows(results: Mapping[str, Any], data: str) -> list[list[str]]:

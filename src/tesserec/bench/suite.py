@@ -183,7 +183,7 @@ class Suite:
     tuning: Tuning
     data: Mapping[str, Data]
     files: Mapping[str, str]  # name -> path, "" as long as nobody has given one
-    missed_users: int  # of a generative method's first seed, followed through the beam; 0: none
+    missed_users: int  # of the first seed of a generative method that is run here, followed through the beam; 0: none
     methods: Mapping[str, Method]
     settings: tuple[str, ...] = ()  # of every method that has their section
 
