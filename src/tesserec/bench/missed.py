@@ -13,9 +13,9 @@ from tesserec.progress import Progress
 
 MISSES = "misses"  # in the folder of a run
 MISSED = (
-    "Users of the validation part, one seed of each method. A target is kept while its prefix is in the beam. Lost by the search: "
-    "the final list should have held the ID, but the beam had dropped its prefix; the others were ranked too low by "
-    "the model itself."
+    "Users of the validation part, one seed of each method. A target is kept while its prefix is in the beam. Lost by "
+    "the search: the final list should have held the ID, but the beam had dropped its prefix; the others were ranked "
+    "too low by the model itself."
 )
 
 
