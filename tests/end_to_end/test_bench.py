@@ -19,6 +19,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from killed_processes import until_it_trains
 from tesserec.bench import load_suite, plan
 from tesserec.bench.bench import collect
 from tesserec.bench.markdown import decimal
@@ -191,7 +192,7 @@ def test_a_suite_killed_while_it_trains_and_at_any_moment_ends_with_the_same_res
     path = write_suite(tmp_path)
     arguments = ["bench", str(path), "--out", str(tmp_path / "out")]
     with started(arguments) as process:
-        until_it_trains(process, tmp_path / "out")
+        until_it_trains(process, tmp_path / "out" / "stages" / "checkpoints")
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "out" / "results.json").exists()
     moment = random.SystemRandom().uniform(2, 8)  # seconds: from before the first run to after the last one
@@ -207,22 +208,13 @@ def test_an_interrupt_ends_the_suite_at_once_and_no_run_failed(send, tmp_path):
     """Ctrl-C of a terminal reaches every process of a group; a notebook's, or `kill -INT`, the suite's alone."""
     path = write_suite(tmp_path, epochs=100_000)
     with started(["bench", str(path), "--out", str(tmp_path / "out")], stderr=subprocess.PIPE) as process:
-        until_it_trains(process, tmp_path / "out")
+        until_it_trains(process, tmp_path / "out" / "stages" / "checkpoints")
         send(process.pid, signal.SIGINT)
         said = process.communicate(timeout=30)[1].decode()
     assert process.returncode == 130
     assert "SASRec, <small> on shop, seed 0: interrupted" in said
     assert "the same command, started again, goes on" in said
     assert not [*tmp_path.glob("out/results.json"), *tmp_path.glob("out/runs/**/failure.json")]
-
-
-def until_it_trains(process: "subprocess.Popen[bytes]", out: Path) -> None:
-    """Wait for the first checkpoint of a suite."""
-    deadline = time.monotonic() + 120
-    while not list(out.glob("stages/checkpoints/*/checkpoint.pt")):
-        assert process.poll() is None, "the suite ended before it wrote a checkpoint"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def started(arguments: list[str], *, stderr: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from killed_processes import until_it_trains
 from tesserec.cli.main import app
 from tesserec.data import Dataset, SyntheticConfig, plant
 from tesserec.pipeline import Run
@@ -164,11 +164,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(shop, runs, tmp_pat
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # sums depend on it in the last bit
     ) as process:  # fmt: skip
-        deadline = time.monotonic() + 120
-        while not list((tmp_path / "run").glob("checkpoints/*/checkpoint.pt")):
-            assert process.poll() is None, "the run ended before it wrote a checkpoint"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        until_it_trains(process, tmp_path / "run" / "checkpoints")
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "run" / "recommender").exists()
     assert json.loads((tmp_path / "run" / "run.json").read_text())["reached"] == []

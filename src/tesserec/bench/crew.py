@@ -101,8 +101,8 @@ class Crew:
         An exception (Ctrl-C, too) ends all workers and is raised again.
         """
         with ThreadPoolExecutor(self._size) as pool:
-            waiting = {pool.submit(work, item) for item in items}
             try:
+                waiting = {pool.submit(work, item) for item in items}
                 while waiting:
                     done, waiting = wait(waiting, timeout=SECONDS_TO_NOTICE, return_when=FIRST_COMPLETED)
                     for future in done:

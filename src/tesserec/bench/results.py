@@ -52,8 +52,10 @@ class Results:
     command: str
 
     def of(self, data: str) -> dict[str, list[Finished]]:
-        """The finished runs on a data set by their method, in the order of the suite, seeds ascending wherever they
-        were made; methods that were merged come last."""
+        """The finished runs on a data set by their method, in the order of the suite; what was merged comes last.
+
+        Seeds of a method ascend, wherever they were made.
+        """
         runs = sorted((one for one in self.finished if one.data == data), key=lambda one: one.seed or 0)
         names = [*self.suite.methods, *(one.method for one in runs)]
         by_name = {name: [one for one in runs if one.method == name] for name in dict.fromkeys(names)}

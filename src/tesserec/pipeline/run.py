@@ -197,9 +197,8 @@ def run(
     start = [_content_to_start_from(path) for path in method.reads(config)]
     shared = StageStore(Path(store)) if store is not None else None
     stages = _Stages.begin(Path(out), recipe, data, shared, progress)
-    for reader in _readers_of_elsewhere(recipe):
-        if said := _strange_texts(recipe.text, reader):
-            progress.say(f"note: {said}")
+    for note in _notes_on_texts(recipe):
+        progress.say(f"note: {note}")
     embedded = _embed(recipe.text, dataset, stages) if recipe.text is not None else None
     semantic_ids = _semantic_ids(recipe, split, embedded, stages)
     embeddings = Embeddings.load(stages.folder / "embeddings") if method.needs_embeddings else None
@@ -230,24 +229,25 @@ def run(
     return Run.open(stages.folder)
 
 
-def _readers_of_elsewhere(recipe: Recipe) -> list[str]:
-    """The runs whose tokenizer or network is to read text vectors of this data set, though it was trained on others."""
+def _notes_on_texts(recipe: Recipe) -> list[str]:
+    """Where text vectors mean other things to a tokenizer or network that another run has trained and this one uses."""
     method = recommender_class(recipe.recommender.method)
     readers = [*method.reads(recipe.recommender.config)] if method.needs_embeddings else []
     if recipe.tokenizer is not None and isinstance(recipe.tokenizer.config, FittedTokenizer):
         readers.append(recipe.tokenizer.config.path)
-    return readers
-
-
-def _strange_texts(ours: TextConfig | None, reader: str) -> str:
-    """Why vectors made by these settings mean other things to what another run has trained; "" if nothing says so."""
-    if ours is None:
-        return ""
-    if ours.encoder == "lsa":
-        return (
+    if recipe.text is None or not readers:
+        return []
+    if recipe.text.encoder == "lsa":
+        anew = (
             "lsa is fitted to each data set anew, so that its vectors mean nothing to what another one has trained; a "
             "network (text=minilm, ...) has one space for all"
         )
+        return [anew]
+    return [note for reader in readers if (note := _other_space(recipe.text, reader))]
+
+
+def _other_space(ours: TextConfig, reader: str) -> str:
+    """How the texts that another run was trained on were read otherwise; "" if nothing says so."""
     folder = Path(reader)
     about = read_json_if_whole(folder / RUN) or read_json_if_whole(folder.parent / RUN)
     theirs = about["recipe"]["text"] if about else None
