@@ -22,7 +22,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: the closest known one, or else the whole list."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}."
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names) or 'none'}."
 
 
 def choose(name: str, registry: Mapping[str, Any], *, what: str) -> Any:
