@@ -1,14 +1,19 @@
 """Suites from text to plans: what they say, what they refuse, and which stages their runs share."""
 
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from tesserec.artifacts import read_json
 from tesserec.bench import load_suite, packaged_suites, plan
-from tesserec.bench.crew import FAILURE, Crew
+from tesserec.bench.crew import FAILURE, WORKER, Crew
 from tesserec.bench.drawings import around
 from tesserec.bench.markdown import absent
 from tesserec.bench.missed import MISSES, keep_misses, kept_shares
@@ -301,6 +306,21 @@ def test_scales_have_round_ticks_within_their_ends():
     assert {10, 100, 1000} <= {round(tick) for tick in ratios.ticks()}
     assert ratios(3 * (4000 / 3) ** 0.5) == pytest.approx(50)
     assert around([5.0], 0, 100)(5.0) == pytest.approx(50)
+
+
+def test_a_worker_whose_suite_was_killed_while_it_began_does_nothing(tmp_path):
+    """The job is in its pipe by then; done late, it would spoil what the suite's next call has made."""
+    work = Work(
+        source="popularity", settings=(), data=str(tmp_path), out=str(tmp_path / "a"), store=str(tmp_path / "b")
+    )
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    command = [sys.executable, "-P", "-c", WORKER, str(gone.pid)]
+    done = subprocess.run(command, input=json.dumps(asdict(work)) + "\n", capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+    command[-1] = str(os.getpid())
+    done = subprocess.run(command, input=json.dumps(asdict(work)) + "\n", capture_output=True, text=True, timeout=60)
+    assert "failed" in done.stdout  # there is no data set
 
 
 def test_a_worker_that_dies_costs_its_own_run_and_is_replaced(tmp_path):

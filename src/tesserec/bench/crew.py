@@ -155,7 +155,7 @@ class Crew:
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
         return subprocess.Popen(
-            [sys.executable, "-P", "-c", WORKER],  # -P: nothing of this folder is imported
+            [sys.executable, "-P", "-c", WORKER, str(os.getpid())],  # -P: nothing of this folder is imported
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -81,10 +81,13 @@ class _ReportedTask:
 
 
 def main() -> None:
-    """Serve until standard input ends."""
+    """Serve until standard input ends, or the suite whose process id is the first argument."""
+    suite = int(sys.argv[1])  # as the parent is another one by now if the suite was killed while this process began
+    if os.getppid() != suite:
+        sys.exit(1)
     reporter = _Reporter(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)  # what libraries print is no message
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(suite,), daemon=True).start()
     with contextlib.suppress(BrokenPipeError):
         for line in sys.stdin:
             _carry_out(build(Work, json.loads(line), where="job"), reporter)
